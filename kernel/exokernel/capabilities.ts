@@ -1,0 +1,212 @@
+/**
+ * Authority. A capability is a hierarchical name with rights, in a kernel-held list per
+ * environment; it is no object and has no address. A call names the resource and the slot; the
+ * resource's access list holds names, and the one asked about must be dominated by the capability:
+ * the capability's name is a prefix of it, and the rights suffice. One function decides that.
+ *
+ * Mazieres and Kaashoek, "Secure Applications Need Flexible Operating Systems", HotOS 1997.
+ */
+import { Env, GRANT, Status, WRITE, ALL_RIGHTS } from '../abi.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { CAP_VALID, isEntry, isSlot, isWord, Private, type State } from './state.ts';
+
+const NAME_MAX = 7; // bytes
+const COMPARE = 4; // instructions of one prefix comparison of two-word names
+
+/** Whether name `a`, `b` is well formed: at most 7 bytes, nothing beyond its length. */
+export function isName(a: number, b: number): boolean {
+  if (!Number.isInteger(a) || !Number.isInteger(b) || a < 0 || a >= 2 ** 32) return false;
+  if (b < 0 || b >= 2 ** 32) return false;
+  const length = a & 0xff;
+  if (length > NAME_MAX) return false;
+  return ((a & ~maskA(length)) >>> 0) === 0 && ((b & ~maskB(length)) >>> 0) === 0;
+}
+
+/** Prefix order: the shorter name stands for all that begin with it. */
+export function dominates(a1: number, b1: number, a2: number, b2: number): boolean {
+  const length = a1 & 0xff;
+  if (length > (a2 & 0xff)) return false;
+  return ((a1 ^ a2) & bytesA(length)) === 0 && ((b1 ^ b2) & maskB(length)) === 0;
+}
+
+const bytesA = (length: number): number =>
+  length === 0 ? 0 : length === 1 ? 0xff00 : length === 2 ? 0xffff00 : 0xffffff00 | 0;
+const maskA = (length: number): number => bytesA(length) | 0xff;
+const maskB = (length: number): number =>
+  length <= 3 ? 0 : length >= 7 ? -1 : (1 << ((length - 3) * 8)) - 1;
+
+/** Status 0 if capability `slot` of `env` dominates name `a`, `b` with `rights`. */
+export function check(
+  state: State,
+  env: number,
+  slot: number,
+  a: number,
+  b: number,
+  rights: number,
+): number {
+  const { secret, machine } = state;
+  const held = secret.get(env, state.cap(slot, 2));
+  if ((held & CAP_VALID) === 0) return Status.noCapability;
+  if ((held & rights) !== rights) return Status.notPermitted;
+  machine.work(COMPARE);
+  const [capA, capB] = [secret.get(env, state.cap(slot, 0)), secret.get(env, state.cap(slot, 1))];
+  return dominates(capA, capB, a, b) ? Status.ok : Status.notPermitted;
+}
+
+/** Status 0 if `slot` of `env` has `rights` to `page` by access entry `entry`. */
+export function checkPage(
+  state: State,
+  env: number,
+  slot: number,
+  page: number,
+  entry: number,
+  rights: number,
+): number {
+  const granted = state.page.get(page, state.access(entry, 2));
+  if ((granted & CAP_VALID) === 0) return Status.absent;
+  if ((granted & rights) !== rights) return Status.notPermitted;
+  const a = state.page.get(page, state.access(entry, 0));
+  const b = state.page.get(page, state.access(entry, 1));
+  return check(state, env, slot, a, b, rights);
+}
+
+/** Status 0 if `caller` may act on environment `env`: itself, or its guard is dominated. */
+export function checkEnv(state: State, caller: number, slot: number, env: number): number {
+  if (caller === env) return Status.ok;
+  const a = state.env.get(env, Env.nameA);
+  const b = state.env.get(env, Env.nameB);
+  return check(state, caller, slot, a, b, WRITE);
+}
+
+/** Writes a capability into an empty slot. */
+export function putCap(
+  state: State,
+  env: number,
+  slot: number,
+  a: number,
+  b: number,
+  rights: number,
+): void {
+  const { secret } = state;
+  secret.put(env, state.cap(slot, 0), a);
+  secret.put(env, state.cap(slot, 1), b);
+  secret.put(env, state.cap(slot, 2), rights | CAP_VALID);
+  secret.put(env, state.cap(slot, 3), 0);
+}
+
+/**
+ * capForge(env, slot there, slot here, name a, name b, rights): puts a capability that the one in
+ * `slot here` dominates into an empty slot of `env`, the caller or an environment under its
+ * authority. Forging goes only downwards.
+ */
+export function capForge(state: State, caller: number, claim: Claims): Answer {
+  const [id, there, here, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const env = state.row(id);
+  if (env < 0) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(there)) return refuse(Status.badArgument, 1);
+  if (!isSlot(here)) return refuse(Status.badArgument, 2);
+  if (!isName(a, b)) return refuse(Status.badArgument, 3);
+  if (!isRights(rights)) return refuse(Status.badArgument, 5);
+
+  const over = checkEnv(state, caller, here, env);
+  if (over !== Status.ok) return refuse(over, 0);
+  const may = check(state, caller, here, a, b, rights | GRANT);
+  if (may !== Status.ok) return refuse(may, 2);
+  if ((state.secret.get(env, state.cap(there, 2)) & CAP_VALID) !== 0) {
+    return refuse(Status.occupied, 1);
+  }
+
+  putCap(state, env, there, a, b, rights);
+  return ok();
+}
+
+/** capDrop(slot): empties a slot of the caller that justifies no leaf. */
+export function capDrop(state: State, caller: number, claim: Claims): Answer {
+  const slot = claim(0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 0);
+  const { secret } = state;
+  if ((secret.get(caller, state.cap(slot, 2)) & CAP_VALID) === 0) {
+    return refuse(Status.noCapability, 0);
+  }
+  if (secret.get(caller, state.cap(slot, 3)) !== 0) return refuse(Status.busy, 0);
+  if (
+    secret.get(caller, Private.windowTable) !== 0 &&
+    secret.get(caller, Private.windowSlot) === slot
+  ) {
+    return refuse(Status.busy, 0);
+  }
+
+  secret.put(caller, state.cap(slot, 2), 0);
+  return ok();
+}
+
+/**
+ * accessAdd(page, slot, entry, name a, name b, rights): fills empty access entry `entry` of a page
+ * of which the caller's `slot` has GRANT by entry 0: how a page is shared.
+ */
+export function accessAdd(state: State, caller: number, claim: Claims): Answer {
+  const [page, slot, entry, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const owned = checkOwned(state, caller, page, slot);
+  if (owned.status !== Status.ok) return owned;
+  if (!isEntry(entry)) return refuse(Status.badArgument, 2);
+  if (!isName(a, b)) return refuse(Status.badArgument, 3);
+  if (!isRights(rights)) return refuse(Status.badArgument, 5);
+  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) !== 0) {
+    return refuse(Status.occupied, 2);
+  }
+
+  putEntry(state, page, entry, a, b, rights);
+  return ok();
+}
+
+/**
+ * accessRemove(page, slot, entry): empties access entry `entry`, which justifies no leaf. Entry 0
+ * says whose the page is and goes with the page alone.
+ */
+export function accessRemove(state: State, caller: number, claim: Claims): Answer {
+  const [page, slot, entry] = [0, 1, 2].map(claim) as Six;
+  const owned = checkOwned(state, caller, page, slot);
+  if (owned.status !== Status.ok) return owned;
+  if (!isEntry(entry) || entry === 0) return refuse(Status.badArgument, 2);
+  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) === 0) {
+    return refuse(Status.absent, 2);
+  }
+  if (state.page.get(page, state.access(entry, 3)) !== 0) return refuse(Status.busy, 2);
+
+  state.page.put(page, state.access(entry, 2), 0);
+  return ok();
+}
+
+/** Writes an access entry with no leaves. */
+export function putEntry(
+  state: State,
+  page: number,
+  entry: number,
+  a: number,
+  b: number,
+  rights: number,
+): void {
+  state.page.put(page, state.access(entry, 0), a);
+  state.page.put(page, state.access(entry, 1), b);
+  state.page.put(page, state.access(entry, 2), rights | CAP_VALID);
+  state.page.put(page, state.access(entry, 3), 0);
+}
+
+/** Arguments 0 and 1 name a user page and a slot that answers for it (GRANT by entry 0). */
+export function checkOwned(state: State, caller: number, page: number, slot: number): Answer {
+  if (!isUserPage(state, page)) {
+    return refuse(isWord(page) && inRange(state, page) ? Status.wrongKind : Status.badArgument, 0);
+  }
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  const may = checkPage(state, caller, slot, page, 0, GRANT);
+  return may === Status.ok ? ok() : refuse(may, 1);
+}
+
+const USER = 1; // PageKind.user
+const inRange = (state: State, n: number): boolean =>
+  Number.isInteger(n) && n >= 0 && n < state.machine.pages;
+export const isUserPage = (state: State, n: number): boolean =>
+  inRange(state, n) && state.kind(n) === USER;
+export const isRights = (n: number): boolean => Number.isInteger(n) && n >= 1 && n <= ALL_RIGHTS;
+
+type Six = [number, number, number, number, number, number];

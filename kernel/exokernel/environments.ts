@@ -1,0 +1,166 @@
+/**
+ * Environments own resources and are made by environments, from resources that the maker names.
+ * Death takes constant time, because a trap can kill: a zombie is reaped afterwards, by name, by
+ * anyone who dominates its guard. Ids carry a generation, so a stale name is refused.
+ */
+import { ALL_RIGHTS, CAP_SLOTS, Env, EnvState, Status } from '../abi.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { check, checkEnv, isName, putCap } from './capabilities.ts';
+import { checkRoot, makeRoot, unmakeTable } from './pages.ts';
+import { wake } from './slices.ts';
+import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
+
+/**
+ * envCreate(index, root page, slot, name a, name b, patron): makes an environment in free row
+ * `index` with user page `root page` as its root table and the given name, which the capability in
+ * `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`, an
+ * environment or -1 for the caller, is notified whenever it becomes ready. The value is its id.
+ */
+export function envCreate(state: State, caller: number, claim: Claims): Answer {
+  const [index, root, slot, a, b, patronId] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  if (!Number.isInteger(index) || index < 1 || index >= state.config.environments) {
+    return refuse(Status.badArgument, 0);
+  }
+  if (state.stateOf(index) !== EnvState.free) return refuse(Status.notFree, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 2);
+  if (!isName(a, b)) return refuse(Status.badArgument, 3);
+  const patron = patronId === -1 ? caller : state.row(patronId);
+  if (patron < 0) return refuse(Status.badEnvironment, 5);
+  const may = check(state, caller, slot, a, b, ALL_RIGHTS);
+  if (may !== Status.ok) return refuse(may, 2);
+  const fit = checkRoot(state, caller, root, slot, 1);
+  if (fit.status !== Status.ok) return fit;
+
+  makeRoot(state, root, index);
+  return ok(makeEnv(state, index, root, a, b, caller, patron));
+}
+
+/** Fills row `index`; what the previous holder left in it is cleared. Returns the id. */
+export function makeEnv(
+  state: State,
+  index: number,
+  root: number,
+  a: number,
+  b: number,
+  parent: number,
+  patron: number,
+): number {
+  const { env, secret } = state;
+  const generation = (env.get(index, Env.generation) + 1) & 0x1ffff;
+  for (let word = 0; word < Env.words; word++) env.put(index, word, 0);
+  env.put(index, Env.generation, generation);
+  env.put(index, Env.parent, parent);
+  env.put(index, Env.patron, patron);
+  env.put(index, Env.root, root);
+  env.put(index, Env.account, (a >>> 8) & 0xff);
+  env.put(index, Env.nameA, a);
+  env.put(index, Env.nameB, b);
+  env.put(index, Env.state, EnvState.made);
+  for (let slot = 0; slot < CAP_SLOTS; slot++) secret.put(index, state.cap(slot, 2), 0);
+  for (let word = Private.saved; word <= Private.coalesced; word++) secret.put(index, word, 0);
+  putCap(state, index, 0, a, b, ALL_RIGHTS);
+  // The row's number is the ASID: what the previous holder cached must go.
+  state.machine.fence(index);
+  return state.id(index);
+}
+
+/**
+ * envStart(env, image, entry, argument 0, argument 1, slot): loads image `image` and makes the
+ * environment ready at its entry `entry`, called with (env id, argument 0, argument 1).
+ */
+export function envStart(state: State, caller: number, claim: Claims): Answer {
+  const [id, image, entry, argument0, argument1, slot] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const env = state.row(id);
+  if (env < 0) return refuse(Status.badEnvironment, 0);
+  const { contexts } = state.machine;
+  if (!contexts.hasEntry(image, 0)) return refuse(Status.badArgument, 1);
+  if (!contexts.hasEntry(image, entry)) return refuse(Status.badArgument, 2);
+  if (!isWord(argument0)) return refuse(Status.badArgument, 3);
+  if (!isWord(argument1)) return refuse(Status.badArgument, 4);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 5);
+  const may = checkEnv(state, caller, slot, env);
+  if (may !== Status.ok) return refuse(may, 5);
+  if (state.stateOf(env) !== EnvState.made) return refuse(Status.notReady, 0);
+
+  startEnv(state, env, image, entry, [id, argument0, argument1]);
+  return ok();
+}
+
+export function startEnv(
+  state: State,
+  env: number,
+  image: number,
+  entry: number,
+  args: readonly number[],
+): void {
+  const { contexts } = state.machine;
+  contexts.create(env, image, 'user');
+  contexts.start(env, entry, args);
+  state.env.put(env, Env.image, image);
+  wake(state, env);
+}
+
+/**
+ * envDestroy(env, slot, exit status): the environment stops for ever and becomes a zombie. What it
+ * owned stays until reaped by name. Destroying oneself does not return.
+ */
+export function envDestroy(state: State, caller: number, claim: Claims): Answer | null {
+  const [id, slot, exitStatus] = [claim(0), claim(1), claim(2)];
+  const env = state.row(id);
+  if (env < 0 || state.stateOf(env) === EnvState.zombie) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  if (!isWord(exitStatus)) return refuse(Status.badArgument, 2);
+  const may = checkEnv(state, caller, slot, env);
+  if (may !== Status.ok) return refuse(may, 1);
+
+  kill(state, env, exitStatus);
+  return env === caller ? null : ok();
+}
+
+/** Constant time. Callers that wait for the dead are released by the next one to look: see ipc. */
+export function kill(state: State, env: number, exitStatus: number): void {
+  const { contexts } = state.machine;
+  if (contexts.exists(env)) contexts.destroy(env);
+  state.env.put(env, Env.state, EnvState.zombie);
+  state.env.put(env, Env.exitStatus, exitStatus);
+  if (state.cpu.get(0, Cpu.current) === env) state.cpu.put(0, Cpu.current, 0);
+  // The patron hears of it, as of readiness: somebody has to reap.
+  const patron = state.env.get(env, Env.patron);
+  if (patron !== env) {
+    state.env.add(patron, Env.events, 1);
+    if (state.stateOf(patron) === EnvState.sleeping) state.env.put(patron, Env.state, EnvState.ready);
+  }
+}
+
+/**
+ * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
+ * page again, by the access list that it had.
+ */
+export function envReap(state: State, caller: number, claim: Claims): Answer {
+  const [id, slot] = [claim(0), claim(1)];
+  const env = state.row(id);
+  if (env < 0) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  const may = checkEnv(state, caller, slot, env);
+  if (may !== Status.ok) return refuse(may, 1);
+  if (state.stateOf(env) !== EnvState.zombie) return refuse(Status.notReady, 0);
+  const root = state.env.get(env, Env.root);
+  if (state.page.get(root, PageRecord.leaves) !== 0) return refuse(Status.busy, 0);
+  if (state.page.get(root, PageRecord.views) !== 0) return refuse(Status.busy, 0);
+  if (state.env.get(env, Env.diskSubmitted) !== state.env.get(env, Env.diskDone)) {
+    return refuse(Status.busy, 0);
+  }
+  if (state.secret.get(env, Private.queueHead) !== 0) return refuse(Status.busy, 0);
+
+  // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
+  if (state.cpu.get(0, Cpu.installed) === env) {
+    state.machine.setAddressSpace({ root: state.root, asid: 0 });
+    state.cpu.put(0, Cpu.installed, 0);
+  }
+  unmakeTable(state, root, false, env);
+  state.machine.fence(env);
+  state.env.put(env, Env.state, EnvState.free);
+  return ok();
+}
+
+type Six = [number, number, number, number, number, number];

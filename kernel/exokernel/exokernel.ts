@@ -1,0 +1,261 @@
+/**
+ * The exokernel: says who owns what, never how to use it. A supervisor of any Machine: on the
+ * hardware, or inside a virtual machine, unchanged.
+ *
+ * It trusts its machine and nobody else. It owes every environment that its resources are touched
+ * by those alone who dominate their names, and that a refused call has changed nothing. The object
+ * has no state: `state` is a set of views of tables in machine memory.
+ */
+import { assert } from '../../machine/assert.ts';
+import { NEVER } from '../../machine/units.ts';
+import {
+  Call,
+  CALL_COUNT,
+  ENV_PAGES,
+  Info,
+  MAP_READ,
+  MAP_WRITE,
+  packName,
+  PAGE_PAGES,
+  PageKind,
+  Start,
+  Status,
+} from '../abi.ts';
+import {
+  Cause,
+  type Context,
+  type Machine,
+  type PteUpdate,
+  type Supervisor,
+  type Tenant,
+  type Trap,
+  writeDirectMap,
+} from '../supervisor.ts';
+import { pte, PTE_U, PTE_V } from '../../machine/sv39.ts';
+import { type KernelCall, ok } from './answer.ts';
+import { accessAdd, accessRemove, capDrop, capForge } from './capabilities.ts';
+import { consoleWrite } from './console.ts';
+import { completions, diskRequest, extentSplit, putExtent } from './disk.ts';
+import { envCreate, envDestroy, envReap, envStart, kill, makeEnv, startEnv } from './environments.ts';
+import { ipcCall, ipcReplyWait, ipcWindow } from './ipc.ts';
+import {
+  claimPage,
+  link,
+  makeRoot,
+  pageAllocate,
+  pageFree,
+  pageMap,
+  pageProtect,
+  pageUnmap,
+  tableCreate,
+  tableDestroy,
+} from './pages.ts';
+import {
+  dispatch,
+  leave,
+  notify,
+  sleep,
+  sliceAllocate,
+  sliceFree,
+  tick,
+  yieldTo,
+} from './slices.ts';
+import { Cpu, type ExokernelConfig, PageRecord, SLICE_MIN, SLICES_MAX, State } from './state.ts';
+import { pushFault, upcallSet } from './upcalls.ts';
+
+const nullCall: KernelCall = () => ok();
+
+/** One function per call number. */
+const CALLS: readonly KernelCall[] = (() => {
+  const calls: KernelCall[] = [];
+  const named: Record<keyof typeof Call, KernelCall> = {
+    null: nullCall,
+    yield: yieldTo,
+    sleep,
+    notify,
+    envCreate,
+    envStart,
+    envDestroy,
+    envReap,
+    upcallSet,
+    pageAllocate,
+    pageFree,
+    accessAdd,
+    accessRemove,
+    tableCreate,
+    tableDestroy,
+    pageMap,
+    pageUnmap,
+    pageProtect,
+    capForge,
+    capDrop,
+    sliceAllocate,
+    sliceFree,
+    ipcWindow,
+    ipcCall,
+    ipcReplyWait,
+    extentSplit,
+    diskRequest,
+    consoleWrite,
+  };
+  for (const [name, call] of Object.entries(named)) calls[Call[name as keyof typeof Call]] = call;
+  assert(calls.length === CALL_COUNT, 'exokernel: each call number has its function');
+  return calls;
+})();
+
+/** Instructions of decoding a call number and branching to its function. */
+const DECODE = 6;
+
+export class Exokernel implements Supervisor {
+  readonly #config: ExokernelConfig;
+  readonly #tenants: readonly Tenant[];
+  #state: State | null = null; // views of machine memory, made once at boot
+
+  constructor(config: ExokernelConfig, tenants: readonly Tenant[]) {
+    assert(config.slices >= 1 && config.slices <= SLICES_MAX, 'exokernel: 1 to 64 slices');
+    assert(config.sliceCycles >= SLICE_MIN, 'exokernel: a slice is long enough to be used');
+    assert(tenants.length <= config.slices, 'exokernel: a slice for each tenant');
+    this.#config = config;
+    this.#tenants = tenants;
+  }
+
+  /** The tables, for tests and tools that read the machine. */
+  get state(): State {
+    assert(this.#state !== null, 'exokernel: booted');
+    return this.#state;
+  }
+
+  boot(machine: Machine): void {
+    const state = new State(machine, this.#config);
+    this.#state = state;
+    writeDirectMap(machine, state.root);
+    machine.setAddressSpace({ root: state.root, asid: 0 });
+    machine.fence();
+    machine.setTimer(NEVER);
+    state.setInfo(Info.pages, machine.pages);
+    state.setInfo(Info.environments, this.#config.environments);
+    state.setInfo(Info.slices, this.#config.slices);
+    state.setInfo(Info.sliceCycles, this.#config.sliceCycles);
+    for (let page = 0; page < state.firstPrivate; page++) {
+      state.setKind(page, PageKind.published, 0);
+    }
+    for (let page = state.firstPrivate; page < state.end; page++) {
+      state.setKind(page, PageKind.kernel, 0);
+    }
+    this.#tenants.forEach((tenant, n) => {
+      this.#makeTenant(state, tenant, n + 1);
+    });
+    // Equidistant positions: who holds k of n slices gets one every n/k.
+    for (let position = 0; position < this.#config.slices && this.#tenants.length > 0; position++) {
+      const env = 1 + (position % this.#tenants.length);
+      state.setInfo(Info.sliceVector + position, state.id(env));
+    }
+  }
+
+  /** The first environment of a tenant, from the first free pages, as Start describes it. */
+  #makeTenant(state: State, tenant: Tenant, number: number): void {
+    const { machine } = state;
+    const { a, b } = packName([number]);
+    let page = state.end;
+    const take = (): number => {
+      while (state.kind(page) !== PageKind.free) page++;
+      claimPage(state, page, number, a, b);
+      return page;
+    };
+    const [root, middle, leaf, ledger0, ledger1, stack] = [0, 1, 2, 3, 4, 5].map(take) as Six;
+    makeRoot(state, root, number);
+    const self = makeEnv(state, number, root, a, b, number, number);
+    for (const [table, parent, kind] of [
+      [middle, root, PageKind.middle],
+      [leaf, middle, PageKind.leaf],
+    ] as const) {
+      state.setKind(table, kind, number);
+      state.page.put(table, PageRecord.parent, parent);
+      state.page.put(parent, PageRecord.leaves, 1);
+      machine.writePtes([{ table: parent, index: 0, value: pte(table, PTE_V) }]);
+    }
+    [ledger0, ledger1].forEach((ledger, n) => {
+      state.page.put(leaf, PageRecord.ledger + n, ledger);
+      state.setKind(ledger, PageKind.ledger, number);
+    });
+    this.#mapStart(state, leaf, number, stack);
+    const extent = number - 1;
+    putExtent(state, extent, tenant.firstBlock, tenant.blocks, a, b);
+    const { quota, blocks } = tenant;
+    startEnv(state, number, tenant.image, 0, [self, root, middle, leaf, quota, extent, blocks]);
+  }
+
+  /** Stack and exposed tables, where Start says. */
+  #mapStart(state: State, leaf: number, env: number, stack: number): void {
+    link(state, leaf, Start.stackPage, stack, 0, 0, env);
+    const read = MAP_READ | PTE_U | PTE_V;
+    const updates: PteUpdate[] = [
+      { table: leaf, index: Start.stackPage, value: pte(stack, read | MAP_WRITE) },
+    ];
+    const show = (first: number, count: number, at: number): void => {
+      for (let n = 0; n < count; n++) {
+        updates.push({ table: leaf, index: at + n, value: pte(first + n, read) });
+      }
+    };
+    show(state.info.firstPage, 1, Start.infoPage);
+    show(state.env.firstPage, Math.min(ENV_PAGES, state.env.pages), Start.envPages);
+    show(state.pageWord.firstPage, Math.min(PAGE_PAGES, state.pageWord.pages), Start.pagePages);
+    state.machine.writePtes(updates);
+    state.page.put(leaf, PageRecord.leaves, updates.length);
+  }
+
+  dispatch(): Context | null {
+    return dispatch(this.state);
+  }
+
+  trap(trap: Trap): void {
+    const { state } = this;
+    const current = state.cpu.get(0, Cpu.current);
+    if (current > 0) leave(state, current, trap.cause === Cause.environmentCall);
+    switch (trap.cause) {
+      case Cause.environmentCall:
+        this.#call(state, current);
+        return;
+      case Cause.timerInterrupt:
+        tick(state);
+        return;
+      case Cause.externalInterrupt:
+        completions(state);
+        return;
+      case Cause.threadEnd:
+        kill(state, current, 0);
+        return;
+      default:
+        this.#fault(state, current, trap);
+    }
+  }
+
+  #call(state: State, caller: number): void {
+    const { machine } = state;
+    const { contexts } = machine;
+    const number = contexts.argument(caller, 0);
+    machine.work(DECODE);
+    const call = Number.isInteger(number) ? CALLS[number] : undefined;
+    if (call === undefined) {
+      contexts.setResult(caller, Status.badCall, 0);
+      return;
+    }
+    const answer = call(state, caller, (n) => contexts.argument(caller, n + 1));
+    if (answer !== null) contexts.setResult(caller, answer.status, answer.value);
+  }
+
+  /** What a program did is its own affair: its handler's, or its end. */
+  #fault(state: State, env: number, { cause, tval }: Trap): void {
+    const { machine } = state;
+    if (cause !== Cause.userException && pushFault(state, env, cause, tval)) return;
+    const why =
+      cause === Cause.userException
+        ? machine.contexts.failure(env)
+        : `cause ${cause} at 0x${tval.toString(16)}, and no handler for it`;
+    const text = `environment ${state.id(env)}: ${why}\n`;
+    machine.console(0, new TextEncoder().encode(text));
+    kill(state, env, -1);
+  }
+}
+
+type Six = [number, number, number, number, number, number];

@@ -1,0 +1,238 @@
+/**
+ * Protected control transfer between environments: a call hands a message in registers, and with it
+ * the CPU, to an environment that waits for calls; the reply hands both back. The caller's name is
+ * the kernel's word. A page can be granted with a message: message and page arrive both or neither.
+ * Callers that come while the callee is at work wait in order of arrival.
+ *
+ * Aegis (SOSP 1995), section 5.4; JOS, lab 4, for the page; Hyperkernel for the named window.
+ */
+import { PTE_U, PTE_V, pte } from '../../machine/sv39.ts';
+import {
+  Env,
+  EnvState,
+  MAP_READ,
+  MAP_WRITE,
+  PageKind,
+  READ,
+  Status,
+  WRITE,
+} from '../abi.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { checkOwned, putEntry } from './capabilities.ts';
+import { link } from './pages.ts';
+import {
+  CAP_VALID,
+  Cpu,
+  isEntry,
+  isIndex,
+  isPage,
+  isSlot,
+  isWord,
+  PageRecord,
+  Private,
+  type State,
+} from './state.ts';
+import { runnerFor, wake } from './slices.ts';
+
+const MESSAGE = 4; // words
+
+/**
+ * ipcWindow(table, index, slot): pages granted to the caller from now on are mapped at `index` of
+ * its leaf table `table`, by the name of its capability `slot`. The window moves up by one with
+ * each page, as far as its table goes.
+ */
+export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
+  const [table, index, slot] = [claim(0), claim(1), claim(2)];
+  if (!isPage(state, table)) return refuse(Status.badArgument, 0);
+  if (state.kind(table) !== PageKind.leaf) return refuse(Status.wrongKind, 0);
+  if (state.ownerOf(table) !== caller) return refuse(Status.notPermitted, 0);
+  if (!isIndex(index)) return refuse(Status.badArgument, 1);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 2);
+  if ((state.secret.get(caller, state.cap(slot, 2)) & CAP_VALID) === 0) {
+    return refuse(Status.noCapability, 2);
+  }
+
+  state.secret.put(caller, Private.windowTable, table + 1);
+  state.secret.put(caller, Private.windowIndex, index);
+  state.secret.put(caller, Private.windowSlot, slot);
+  return ok();
+}
+
+/**
+ * ipcCall(env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): calls `env` and
+ * waits for its reply: the value is its id, result registers 1 to 4 the words, 5 the index of a
+ * granted page + 1. The rest of the slice, and the caller's later ones until the reply, run the
+ * callee.
+ */
+export function ipcCall(state: State, caller: number, claim: Claims): Answer | null {
+  const target = state.row(claim(0));
+  if (target < 0 || target === caller) return refuse(Status.badEnvironment, 0);
+  const is = state.stateOf(target);
+  if (is === EnvState.zombie || is === EnvState.made) return refuse(Status.notReady, 0);
+  const words = message(claim);
+  if (typeof words === 'number') return refuse(Status.badArgument, words);
+  const grant = checkGrant(state, caller, target, claim);
+  if (grant.status !== Status.ok) return grant;
+  const granted = claim(5) !== -1;
+  // A page is granted to an environment that waits for it; a bare message may queue.
+  if (is !== EnvState.receiving && granted) return refuse(Status.notReady, 0);
+
+  state.env.put(caller, Env.state, EnvState.calling);
+  state.env.put(caller, Env.partner, target);
+  if (is === EnvState.receiving) {
+    const index = granted ? commitGrant(state, target, claim) : 0;
+    deliver(state, caller, target, words, index);
+    state.env.put(target, Env.state, EnvState.ready);
+  } else {
+    enqueue(state, caller, target, words);
+  }
+  state.cpu.put(0, Cpu.current, runnerFor(state, target));
+  return null;
+}
+
+/**
+ * ipcReplyWait(env | -1, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): answers
+ * `env`, which called the caller and waits, and waits for the next call, as ipcCall's answer is
+ * told. With -1 it only waits.
+ */
+export function ipcReplyWait(state: State, caller: number, claim: Claims): Answer | null {
+  const id = claim(0);
+  const client = id === -1 ? 0 : state.row(id);
+  if (client < 0) return refuse(Status.badEnvironment, 0);
+  if (client > 0 && !waitsFor(state, client, caller)) return refuse(Status.notReady, 0);
+  const words = message(claim);
+  if (typeof words === 'number') return refuse(Status.badArgument, words);
+  const granted = claim(5) !== -1;
+  if (granted && client === 0) return refuse(Status.badArgument, 5);
+  const grant = checkGrant(state, caller, client, claim);
+  if (grant.status !== Status.ok) return grant;
+
+  if (client > 0) {
+    const index = granted ? commitGrant(state, client, claim) : 0;
+    deliver(state, caller, client, words, index);
+    wake(state, client);
+  }
+  const next = dequeue(state, caller);
+  if (next > 0) {
+    const queued = [0, 1, 2, 3].map((n) => state.secret.get(next, Private.message + n));
+    deliver(state, next, caller, queued, 0);
+    return null;
+  }
+  state.env.put(caller, Env.state, EnvState.receiving);
+  state.cpu.put(0, Cpu.current, client);
+  return null;
+}
+
+/** The four words of a message, or the index of the first that is none. */
+function message(claim: Claims): number[] | number {
+  const words = [];
+  for (let n = 1; n <= MESSAGE; n++) {
+    const word = claim(n);
+    if (!isWord(word)) return n;
+    words.push(word | 0);
+  }
+  return words;
+}
+
+const waitsFor = (state: State, client: number, server: number): boolean =>
+  state.stateOf(client) === EnvState.calling &&
+  state.env.get(client, Env.partner) === server &&
+  !isQueued(state, client, server);
+
+/** A queued caller has not been heard yet. Whoever is heard stands in no queue. */
+function isQueued(state: State, client: number, server: number): boolean {
+  return (
+    state.secret.get(client, Private.queueNext) !== 0 ||
+    state.secret.get(server, Private.queueTail) === client
+  );
+}
+
+/** The receiver's return registers: sender, words, granted page. Only these cross. */
+function deliver(
+  state: State,
+  from: number,
+  to: number,
+  words: readonly number[],
+  granted: number,
+): void {
+  state.machine.contexts.setResult(to, Status.ok, state.id(from), ...words, granted);
+}
+
+function enqueue(state: State, caller: number, target: number, words: readonly number[]): void {
+  const { secret } = state;
+  words.forEach((word, n) => {
+    secret.put(caller, Private.message + n, word);
+  });
+  const tail = secret.get(target, Private.queueTail);
+  if (tail === 0) secret.put(target, Private.queueHead, caller);
+  else secret.put(tail, Private.queueNext, caller);
+  secret.put(target, Private.queueTail, caller);
+}
+
+/** The first caller in the queue that still lives, or 0; the dead are passed over. */
+function dequeue(state: State, server: number): number {
+  const { secret } = state;
+  for (;;) {
+    const head = secret.get(server, Private.queueHead);
+    if (head === 0) return 0;
+    const next = secret.get(head, Private.queueNext);
+    secret.put(server, Private.queueHead, next);
+    if (next === 0) secret.put(server, Private.queueTail, 0);
+    secret.put(head, Private.queueNext, 0);
+    if (state.stateOf(head) === EnvState.calling) return head;
+  }
+}
+
+/** Arguments 5 to 7: a page that the sender answers for, for the receiver's window. */
+function checkGrant(state: State, from: number, to: number, claim: Claims): Answer {
+  const page = claim(5);
+  if (page === -1) return ok();
+  const held = claim(6);
+  const given = claim(7);
+  if (!isWord(held) || !isSlot(held & 0xff) || held >>> 8 !== 0) return refuse(Status.badArgument, 6);
+  const owned = checkOwned(state, from, page, held & 0xff);
+  if (owned.status !== Status.ok) return refuse(owned.status, 5 + owned.value);
+  const rights = given & 0xff;
+  const entry = given >>> 8;
+  const readable = (rights & READ) !== 0 && (rights & ~(READ | WRITE)) === 0;
+  if (!isWord(given) || !readable || !isEntry(entry) || entry === 0) {
+    return refuse(Status.badArgument, 7);
+  }
+  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) !== 0) {
+    return refuse(Status.occupied, 7);
+  }
+  // The receiver named a place for it, and the place is free.
+  const table = state.secret.get(to, Private.windowTable) - 1;
+  if (table < 0 || state.kind(table) !== PageKind.leaf || state.ownerOf(table) !== to) {
+    return refuse(Status.notReady, 0);
+  }
+  const slot = state.secret.get(to, Private.windowSlot);
+  const cap = state.secret.get(to, state.cap(slot, 2));
+  if ((cap & CAP_VALID) === 0 || (cap & rights) !== rights) return refuse(Status.notReady, 0);
+  const index = state.secret.get(to, Private.windowIndex);
+  if (!isIndex(index)) return refuse(Status.notReady, 0);
+  const filled = ((state.machine.readPtes(table, index, 1)[0] ?? 0) & PTE_V) !== 0;
+  return filled ? refuse(Status.notReady, 0) : ok();
+}
+
+/** Entry, leaf and ledger at once; the window moves up. Returns the leaf's index + 1. */
+function commitGrant(state: State, to: number, claim: Claims): number {
+  const page = claim(5);
+  const given = claim(7);
+  const rights = given & 0xff;
+  const entry = given >>> 8;
+  const { secret, machine } = state;
+  const table = secret.get(to, Private.windowTable) - 1;
+  const index = secret.get(to, Private.windowIndex);
+  const slot = secret.get(to, Private.windowSlot);
+  const a = secret.get(to, state.cap(slot, 0));
+  const b = secret.get(to, state.cap(slot, 1));
+  putEntry(state, page, entry, a, b, rights);
+  link(state, table, index, page, slot, entry, to);
+  state.page.add(table, PageRecord.leaves, 1);
+  const flags = MAP_READ | ((rights & WRITE) !== 0 ? MAP_WRITE : 0);
+  machine.writePtes([{ table, index, value: pte(page, flags | PTE_U | PTE_V) }]);
+  secret.put(to, Private.windowIndex, index + 1);
+  return index + 1;
+}
+

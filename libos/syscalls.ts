@@ -1,0 +1,205 @@
+/**
+ * Typed stubs of the kernel interface: one method per call, the same on every kernel. They trust
+ * the kernel's answer and add nothing to it. A refusal is a value: check `status`.
+ */
+import { Call, type Name } from '../kernel/abi.ts';
+import type { CallResult, Op, UserPort } from '../machine/user-port.ts';
+
+export type { CallResult, Op, UserPort };
+
+/** A page to grant with a message: which, by which slot of ours, with what rights, as which entry. */
+export interface Grant {
+  readonly page: number;
+  readonly slot: number;
+  readonly rights: number;
+  readonly entry: number;
+}
+
+/** What ipcCall and ipcReplyWait deliver. */
+export interface Message {
+  readonly status: number;
+  readonly from: number; // environment id, the kernel's word
+  readonly words: readonly [number, number, number, number];
+  /** index in the window's table at which a granted page stands, or -1 */
+  readonly granted: number;
+}
+
+export class Syscalls {
+  readonly port: UserPort;
+
+  constructor(port: UserPort) {
+    this.port = port;
+  }
+
+  nullCall(): Op<CallResult> {
+    return this.port.call(Call.null);
+  }
+  /** Gives the rest of the slice to `env`, or back (-1). */
+  yieldTo(env: number): Op<CallResult> {
+    return this.port.call(Call.yield, env);
+  }
+  /** Waits until the event count differs from `seen`. */
+  sleep(seen: number): Op<CallResult> {
+    return this.port.call(Call.sleep, seen);
+  }
+  notify(env: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.notify, env, slot);
+  }
+  envCreate(
+    index: number,
+    root: number,
+    slot: number,
+    name: Name,
+    patron: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.envCreate, index, root, slot, name.a, name.b, patron);
+  }
+  envStart(
+    env: number,
+    image: number,
+    entry: number,
+    args: readonly [number, number],
+    slot: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.envStart, env, image, entry, args[0], args[1], slot);
+  }
+  envDestroy(env: number, slot: number, exitStatus: number): Op<CallResult> {
+    return this.port.call(Call.envDestroy, env, slot, exitStatus);
+  }
+  envReap(env: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.envReap, env, slot);
+  }
+  upcallSet(kind: number, entry: number, frame: number): Op<CallResult> {
+    return this.port.call(Call.upcallSet, kind, entry, frame);
+  }
+  pageAllocate(page: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.pageAllocate, page, slot);
+  }
+  pageFree(page: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.pageFree, page, slot);
+  }
+  accessAdd(
+    page: number,
+    slot: number,
+    entry: number,
+    name: Name,
+    rights: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.accessAdd, page, slot, entry, name.a, name.b, rights);
+  }
+  accessRemove(page: number, slot: number, entry: number): Op<CallResult> {
+    return this.port.call(Call.accessRemove, page, slot, entry);
+  }
+  tableCreate(
+    parent: number,
+    index: number,
+    page: number,
+    slot: number,
+    ledgers: readonly [number, number],
+    envSlot: number,
+  ): Op<CallResult> {
+    const [first, second] = ledgers;
+    return this.port.call(Call.tableCreate, parent, index, page, slot, first, second, envSlot);
+  }
+  tableDestroy(table: number, envSlot: number): Op<CallResult> {
+    return this.port.call(Call.tableDestroy, table, envSlot);
+  }
+  pageMap(
+    table: number,
+    index: number,
+    page: number,
+    slot: number,
+    entry: number,
+    flags: number,
+    envSlot: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.pageMap, table, index, page, slot, entry, flags, envSlot);
+  }
+  pageUnmap(table: number, index: number, count: number, envSlot: number): Op<CallResult> {
+    return this.port.call(Call.pageUnmap, table, index, count, envSlot);
+  }
+  pageProtect(table: number, index: number, flags: number, envSlot: number): Op<CallResult> {
+    return this.port.call(Call.pageProtect, table, index, flags, envSlot);
+  }
+  capForge(
+    env: number,
+    there: number,
+    here: number,
+    name: Name,
+    rights: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.capForge, env, there, here, name.a, name.b, rights);
+  }
+  capDrop(slot: number): Op<CallResult> {
+    return this.port.call(Call.capDrop, slot);
+  }
+  sliceAllocate(position: number, env: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.sliceAllocate, position, env, slot);
+  }
+  sliceFree(position: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.sliceFree, position, slot);
+  }
+  ipcWindow(table: number, index: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.ipcWindow, table, index, slot);
+  }
+  ipcCall(env: number, words: readonly number[], grant: Grant | null = null): Op<Message> {
+    return this.#message(Call.ipcCall, env, words, grant);
+  }
+  ipcReplyWait(env: number, words: readonly number[], grant: Grant | null = null): Op<Message> {
+    return this.#message(Call.ipcReplyWait, env, words, grant);
+  }
+  extentSplit(
+    extent: number,
+    slot: number,
+    fresh: number,
+    blocks: number,
+    name: Name,
+  ): Op<CallResult> {
+    return this.port.call(Call.extentSplit, extent, slot, fresh, blocks, name.a, name.b);
+  }
+  diskRequest(
+    extent: number,
+    slot: number,
+    block: number,
+    count: number,
+    list: number,
+    pageSlot: number,
+    flags: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.diskRequest, extent, slot, block, count, list, pageSlot, flags);
+  }
+  consoleWrite(address: number, bytes: number): Op<CallResult> {
+    return this.port.call(Call.consoleWrite, address, bytes);
+  }
+
+  *#message(
+    call: number,
+    env: number,
+    words: readonly number[],
+    grant: Grant | null,
+  ): Op<Message> {
+    const word = (n: number): number => words[n] ?? 0;
+    const given =
+      grant === null ? [-1, 0, 0] : [grant.page, grant.slot, grant.rights | (grant.entry << 8)];
+    const [page, slot, rights] = given as [number, number, number];
+    const { port } = this;
+    const { status, value } = yield* port.call(
+      call,
+      env,
+      word(0),
+      word(1),
+      word(2),
+      word(3),
+      page,
+      slot,
+      rights,
+    );
+    const got = (n: number): number => port.result(n);
+    return {
+      status,
+      from: value,
+      words: [got(1), got(2), got(3), got(4)],
+      granted: got(5) - 1,
+    };
+  }
+}

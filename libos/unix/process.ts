@@ -1,0 +1,96 @@
+/**
+ * What a Unix program is given: the system interface of its process, all of it user code of its own
+ * environment. Data that a program works on lies in simulated memory; `read` and `write` move bytes
+ * between a descriptor and the process's memory. What host code does with bytes once it has them
+ * (port.read, port.write) is charged from the table in work.ts.
+ */
+import type { Op, UserPort } from '../syscalls.ts';
+
+/** Results below zero are errors. */
+export const Errno = {
+  ENOENT: -2,
+  EIO: -5,
+  EBADF: -9,
+  ECHILD: -10,
+  EAGAIN: -11,
+  ENOMEM: -12,
+  EEXIST: -17,
+  ENOTDIR: -20,
+  EISDIR: -21,
+  EINVAL: -22,
+  EMFILE: -24,
+  ENOSPC: -28,
+  EPIPE: -32,
+  ENAMETOOLONG: -36,
+  ENOTEMPTY: -39,
+} as const;
+
+/** Flags of open. */
+export const O_READ = 1;
+export const O_WRITE = 2;
+export const O_CREATE = 4;
+export const O_TRUNCATE = 8;
+export const O_DIRECTORY = 16;
+
+export const STDIN = 0;
+export const STDOUT = 1;
+export const STDERR = 2;
+export const OPEN_MAX = 16; // descriptors of a process
+
+export interface Stat {
+  readonly inode: number;
+  readonly directory: boolean;
+  readonly bytes: number;
+}
+
+/** What forked children start at: a function of the program, found again by its number. */
+export type Child = (process: Process, argument: number) => Op<number>;
+
+/** A program: `main`, and the functions that its forked children can start at. */
+export interface Program {
+  readonly name: string;
+  readonly main: (process: Process) => Op<number>;
+  readonly children?: readonly Child[];
+}
+
+export interface Process {
+  readonly port: UserPort;
+  readonly pid: number;
+  /** argv, fetched from the process's memory when it started; args[0] is the program's name. */
+  readonly args: readonly string[];
+
+  // Descriptors. All return a negative Errno on failure.
+  open(path: string, flags: number): Op<number>;
+  close(fd: number): Op<number>;
+  /** Reads up to `bytes` bytes to address `va`; 0 at the end of file, or when no writer is left. */
+  read(fd: number, va: number, bytes: number): Op<number>;
+  /** Writes all of them (unless an error comes first): the count is `bytes`. */
+  write(fd: number, va: number, bytes: number): Op<number>;
+  /** Both ends of a new pipe: [read, write], or an error. */
+  pipe(): Op<readonly [number, number] | number>;
+  /** Makes `to` another name of `from`, closing what it was. */
+  dup2(from: number, to: number): Op<number>;
+
+  // Files. Paths are relative to the working directory or begin with /; components up to 255 bytes.
+  stat(path: string): Op<Stat | number>;
+  mkdir(path: string): Op<number>;
+  /** Names in a directory, in no order, without . and .. */
+  readdir(path: string): Op<readonly string[] | number>;
+  unlink(path: string): Op<number>;
+  chdir(path: string): Op<number>;
+  /** Everything written so far is durable when it returns. */
+  sync(): Op<number>;
+
+  // Memory.
+  /** `bytes` more bytes of zero-filled heap, page-aligned; its address, or ENOMEM. */
+  heap(bytes: number): Op<number>;
+
+  // Processes.
+  /** A copy of this process, copy on write; it runs child function number `child`. Returns its pid. */
+  fork(child: number, argument: number): Op<number>;
+  /** Replaces the program; returns only on failure. */
+  exec(program: string, args: readonly string[]): Op<number>;
+  /** Waits for a child to end: its pid and exit status, or ECHILD. */
+  wait(): Op<readonly [pid: number, status: number] | number>;
+  exit(status: number): Op<never>;
+}

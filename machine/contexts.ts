@@ -1,0 +1,313 @@
+/**
+ * Contexts: the programs that a machine has loaded, their threads and register files. A thread is
+ * a register file and a stack: a generator, with the frames of pending upcalls on top of it. Code
+ * has names, an image number and an entry number, so that kernels hold numbers only.
+ *
+ * The program inside is hostile: whatever it throws, yields or returns becomes a trap here.
+ */
+import { assert } from './assert.ts';
+import { E, USER_LAYER } from './counters.ts';
+import type { Hart, UserThreads } from './hart.ts';
+import { Cause, type Context, type ContextPort, type Privilege, type Trap } from './machine.ts';
+import { grip, type Op, REGISTERS, RESULTS, STATUS, type UserPort, VALUE } from './port.ts';
+import type { Tick } from './units.ts';
+import type { Regime } from './walker.ts';
+
+/** A function that a thread can start at; its arguments are the integers it was started with. */
+export type Entry = (...args: number[]) => Op<void>;
+
+/** A program: makes its entries anew for each context that loads it, around the user port. */
+export interface Image {
+  readonly name: string;
+  readonly entryCount: number;
+  readonly load: (port: UserPort) => readonly Entry[];
+}
+
+const FRAME_LIMIT = 64; // nested upcalls of one thread
+const THREAD_LIMIT = 1024; // per context
+
+interface Frame {
+  readonly code: Op<void>;
+  /** what the frame beneath had in its registers when this one was pushed */
+  readonly beneath: Float64Array | null;
+}
+
+interface Thread {
+  readonly registers: Float64Array; // call number, arguments, status, value
+  readonly frames: Frame[]; // innermost last
+}
+
+const REGISTER_WORDS = VALUE + RESULTS;
+const BUDGET = 2 ** 30; // cycles, a small integer
+
+const isEntryNumber = (n: number): boolean => Number.isInteger(n) && n >= 0;
+
+class UserContext implements Context, UserThreads {
+  readonly #hart: Hart;
+  readonly #regime: () => Regime;
+  readonly #level: number;
+  readonly image: number;
+  readonly privilege: Privilege;
+  readonly #entries: readonly Entry[];
+  readonly #threads: Thread[] = [];
+  #current = 0;
+  failure = '';
+
+  constructor(
+    hart: Hart,
+    regime: () => Regime,
+    level: number,
+    image: number,
+    entries: readonly Entry[],
+    privilege: Privilege,
+  ) {
+    this.#hart = hart;
+    this.#regime = regime;
+    this.#level = level;
+    this.image = image;
+    this.#entries = entries;
+    this.privilege = privilege;
+  }
+
+  get thread(): Thread {
+    const thread = this.#threads[this.#current];
+    assert(thread !== undefined, 'contexts: a started context has a current thread');
+    return thread;
+  }
+
+  get started(): boolean {
+    return this.#threads.length > 0;
+  }
+
+  /** Adds a thread at `entry`; its number, or -1 if there are too many or no such entry. */
+  spawn(entry: number, args: readonly number[]): number {
+    if (this.#threads.length === THREAD_LIMIT) return -1;
+    const code = this.#enter(entry, args);
+    if (code === null) return -1;
+    const registers = new Float64Array(REGISTER_WORDS);
+    return this.#threads.push({ registers, frames: [{ code, beneath: null }] }) - 1;
+  }
+
+  currentThread(): number {
+    return this.#current;
+  }
+
+  push(entry: number, args: readonly number[]): void {
+    const { thread } = this;
+    assert(thread.frames.length < FRAME_LIMIT, 'contexts: upcalls nest to a stated depth');
+    const code = this.#enter(entry, args);
+    assert(code !== null, 'contexts: the upcall has an entry');
+    thread.frames.push({ code, beneath: thread.registers.slice() });
+  }
+
+  /** For a rolled-back handler. */
+  pop(): void {
+    const frame = this.thread.frames.pop();
+    if (frame?.beneath != null) this.thread.registers.set(frame.beneath);
+  }
+
+  get depth(): number {
+    return this.thread.frames.length;
+  }
+
+  run(until: Tick): Trap {
+    const hart = this.#hart;
+    const { port } = hart;
+    hart.install(this.#regime());
+    hart.threads = this;
+    hart.enterLayer(USER_LAYER);
+    // At least one user access per dispatch, or a slice shorter than its overhead never ends.
+    grip.setBudget(port, Math.min(BUDGET, Math.max(1, until - hart.now())));
+    for (;;) {
+      const { thread } = this;
+      const frame = thread.frames[thread.frames.length - 1];
+      if (frame === undefined) return this.#trap(Cause.threadEnd, 0);
+      grip.setRegisters(port, thread.registers);
+      let ended = false;
+      try {
+        ended = frame.code.next().done === true;
+      } catch (error) {
+        grip.take(port);
+        this.failure = describe(error);
+        return this.#trap(Cause.userException, 0);
+      }
+      const cause = grip.take(port);
+      if (ended) {
+        if (cause !== 0) {
+          this.failure = 'returned past a trap: some access lacks its `yield*`';
+          return this.#trap(Cause.userException, 0);
+        }
+        this.pop();
+        continue;
+      }
+      if (cause === Cause.threadSwitch) {
+        if (!this.#switch(grip.tval(port))) return this.#trap(Cause.illegalInstruction, 0);
+        continue;
+      }
+      if (cause === 0) return this.#trap(Cause.illegalInstruction, 0);
+      return this.#trap(cause as Cause, grip.tval(port));
+    }
+  }
+
+  #switch(to: number): boolean {
+    const next = this.#threads[to];
+    if (next === undefined || next.frames.length === 0) return false;
+    // A register file out, a register file in; nobody but the program knows.
+    const hart = this.#hart;
+    hart.charge('work', 2 * REGISTERS * hart.costs.reference);
+    hart.counters.add(E.userThreadSwitches, 1);
+    this.#current = to;
+    return true;
+  }
+
+  #enter(entry: number, args: readonly number[]): Op<void> | null {
+    const start = isEntryNumber(entry) ? this.#entries[entry] : undefined;
+    if (start === undefined) return null;
+    // The entry is called by the first `next`, in user mode: user code runs nowhere else.
+    return (function* (): Op<void> {
+      yield* start(...args);
+    })();
+  }
+
+  /** The level a trap is for: second-stage faults belong to whoever runs the guest. */
+  #trap(cause: Cause, tval: number): Trap {
+    const { port } = this.#hart;
+    const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
+    return { cause, tval, gpa: grip.gpa(port), level: second ? this.#level - 1 : this.#level };
+  }
+}
+
+function describe(error: unknown): string {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return 'an exception that cannot be printed';
+  }
+}
+
+/** All contexts of one machine. */
+export class Contexts implements ContextPort {
+  readonly #hart: Hart;
+  readonly #images: readonly Image[];
+  readonly #regime: () => Regime;
+  readonly #level: number;
+  readonly #contexts = new Map<number, UserContext>();
+  /** While a handler may be rolled back: how to undo what it did here. */
+  undo: (() => void)[] | null = null;
+
+  constructor(hart: Hart, images: readonly Image[], level: number, regime: () => Regime) {
+    this.#hart = hart;
+    this.#images = images;
+    this.#level = level;
+    this.#regime = regime;
+  }
+
+  create(number: number, image: number, privilege: Privilege): void {
+    assert(!this.#contexts.has(number), 'contexts: a new context has an unused number');
+    const source = this.#images[image];
+    assert(source !== undefined, 'contexts: the image exists');
+    const entries = source.load(this.#hart.port);
+    const made = new UserContext(
+      this.#hart,
+      this.#regime,
+      this.#level,
+      image,
+      entries,
+      privilege,
+    );
+    this.#contexts.set(number, made);
+    this.undo?.push(() => this.#contexts.delete(number));
+  }
+
+  start(number: number, entry: number, args: readonly number[]): void {
+    const context = this.#at(number);
+    assert(!context.started, 'contexts: a context starts once');
+    assert(context.spawn(entry, args) === 0, 'contexts: the entry exists');
+  }
+
+  destroy(number: number): void {
+    const context = this.#at(number);
+    this.#contexts.delete(number);
+    this.undo?.push(() => this.#contexts.set(number, context));
+  }
+
+  exists(number: number): boolean {
+    return this.#contexts.has(number);
+  }
+
+  hasEntry(image: number, entry: number): boolean {
+    return isEntryNumber(entry) && entry < (this.#images[image]?.entryCount ?? 0);
+  }
+
+  imageOf(number: number): number {
+    return this.#at(number).image;
+  }
+
+  context(number: number): Context {
+    return this.#at(number);
+  }
+
+  privilegeOf(context: Context | null): Privilege {
+    return context instanceof UserContext ? context.privilege : 'user';
+  }
+
+  argument(number: number, index: number): number {
+    return this.#at(number).thread.registers[index] ?? 0;
+  }
+
+  setResult(number: number, status: number, ...values: readonly number[]): void {
+    assert(values.length <= RESULTS, 'contexts: the results fit into the registers');
+    const { registers } = this.#at(number).thread;
+    if (this.undo !== null) {
+      const before = registers.slice();
+      this.undo.push(() => {
+        registers.set(before);
+      });
+    }
+    registers[STATUS] = status;
+    registers.set(values, VALUE);
+  }
+
+  upcall(number: number, entry: number, args: readonly number[]): void {
+    const context = this.#at(number);
+    this.#hart.counters.add(E.upcalls, 1);
+    this.#hart.tell({ what: 'upcall', context: number, entry });
+    context.push(entry, args);
+    this.undo?.push(() => {
+      context.pop();
+    });
+  }
+
+  /** Whether one more upcall frame fits: a supervisor asks before it pushes. */
+  hasRoom(number: number): boolean {
+    return this.#at(number).depth < FRAME_LIMIT;
+  }
+
+  save(number: number, pa: number, count: number): void {
+    const { registers } = this.#at(number).thread;
+    for (let n = 0; n < count; n++) this.#store(pa + n * 4, (registers[n] ?? 0) | 0);
+  }
+
+  restore(number: number, pa: number, count: number): void {
+    assert(this.#contexts.has(number), 'contexts: the context exists');
+    for (let n = 0; n < count; n++) this.#load(pa + n * 4);
+  }
+
+  failure(number: number): string {
+    return this.#at(number).failure;
+  }
+
+  /** The owning machine's counted accesses. */
+  attach(load: (pa: number) => number, store: (pa: number, value: number) => void): void {
+    this.#load = load;
+    this.#store = store;
+  }
+  #load: (pa: number) => number = () => 0;
+  #store: (pa: number, value: number) => void = () => undefined;
+
+  #at(number: number): UserContext {
+    const context = this.#contexts.get(number);
+    assert(context !== undefined, 'contexts: the context exists');
+    return context;
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * The disk: 4 KiB blocks behind a bounded queue, served one request at a time. Requests are
+ * asynchronous, carry a scatter list of physical pages and move their bytes by DMA when they end,
+ * with an interrupt. A volatile write cache keeps writes until a flush or a forced write (FUA); a
+ * power cut loses or tears what it holds, sector by sector, as a seed decides.
+ *
+ * Trusts its supervisor: a block past the end or a full queue that was not asked about is a Bug.
+ * Checking callers is the kernel's work.
+ */
+import { assert } from './assert.ts';
+import { BLOCK_BYTES, SECTOR_BYTES, type Tick } from './units.ts';
+
+export const DISK_QUEUE = 64; // requests
+export const SCATTER = 64; // pages of one request
+
+export interface DiskRequest {
+  /** chosen by the supervisor, returned with the completion */
+  readonly tag: number;
+  readonly write: boolean;
+  /** first block; the scatter list's pages follow one another on the disk */
+  readonly block: number;
+  readonly pages: readonly number[];
+  /** write through to the medium before completing */
+  readonly force?: boolean;
+  /** no data: everything completed before is durable when this completes */
+  readonly flush?: boolean;
+}
+
+export interface DiskCompletion {
+  readonly tag: number;
+  readonly ok: boolean;
+}
+
+/** What a supervisor sees of a disk. */
+export interface DiskPort {
+  readonly blocks: number;
+  /** Requests that the queue still takes. */
+  room(): number;
+  submit(request: DiskRequest): void;
+  /** The oldest completion not yet taken, or null: reading it acknowledges it. */
+  complete(): DiskCompletion | null;
+}
+
+/** Where blocks are kept: host memory, or a file behind the command line. */
+export interface Medium {
+  readonly blocks: number;
+  read(block: number, into: Uint8Array): void;
+  write(block: number, from: Uint8Array): void;
+}
+
+/** A medium in host memory. Absent blocks read as zero. */
+export class RamMedium implements Medium {
+  readonly blocks: number;
+  readonly #base: ReadonlyMap<number, Uint8Array> | null;
+  readonly #written = new Map<number, Uint8Array>();
+
+  /** @param base contents to start from, shared and never written */
+  constructor(blocks: number, base: ReadonlyMap<number, Uint8Array> | null = null) {
+    this.blocks = blocks;
+    this.#base = base;
+  }
+
+  read(block: number, into: Uint8Array): void {
+    const bytes = this.#written.get(block) ?? this.#base?.get(block);
+    if (bytes === undefined) into.fill(0);
+    else into.set(bytes);
+  }
+
+  write(block: number, from: Uint8Array): void {
+    this.#written.set(block, from.slice());
+  }
+}
+
+export interface DiskTiming {
+  readonly access: Tick;
+  readonly block: Tick;
+  readonly flush: Tick;
+}
+
+/** The hardware behind a DiskPort: the queue, the cache and the arm. */
+export class Disk {
+  readonly blocks: number;
+  readonly #medium: Medium;
+  readonly #timing: DiskTiming;
+  readonly #page: (ppn: number) => Uint8Array;
+  readonly #dma: (ppn: number, bytes: Uint8Array) => void;
+  readonly #queue: DiskRequest[] = []; // oldest first; queue[0] is being served
+  readonly #done: DiskCompletion[] = [];
+  readonly #cache = new Map<number, Uint8Array>(); // written, not yet durable
+  readonly #buffer = new Uint8Array(BLOCK_BYTES);
+  readonly #failing = new Set<number>();
+  #doneAt: Tick | null = null;
+
+  /** @param page bytes of a physical page, @param dma writes one whole */
+  constructor(
+    medium: Medium,
+    timing: DiskTiming,
+    page: (ppn: number) => Uint8Array,
+    dma: (ppn: number, bytes: Uint8Array) => void,
+  ) {
+    this.blocks = medium.blocks;
+    this.#medium = medium;
+    this.#timing = timing;
+    this.#page = page;
+    this.#dma = dma;
+  }
+
+  get room(): number {
+    return DISK_QUEUE - this.#queue.length;
+  }
+
+  /** Takes a request; returns when it will end if it is now the one being served, else null. */
+  submit(request: DiskRequest, now: Tick): Tick | null {
+    assert(this.room > 0, 'disk: the queue has room');
+    assert(request.pages.length <= SCATTER, 'disk: the scatter list is short enough');
+    assert(
+      request.block >= 0 && request.block + request.pages.length <= this.blocks,
+      'disk: the blocks exist',
+    );
+    this.#queue.push(request);
+    return this.#queue.length === 1 ? this.#start(now) : null;
+  }
+
+  /** Ends the request due at `now`; returns when the next one will end, or null if idle. */
+  finish(now: Tick): Tick | null {
+    assert(this.#doneAt === now, 'disk: requests end exactly when due');
+    const request = this.#queue.shift();
+    assert(request !== undefined, 'disk: there is a request to end');
+    this.#done.push({ tag: request.tag, ok: this.#perform(request) });
+    this.#doneAt = null;
+    return this.#queue.length > 0 ? this.#start(now) : null;
+  }
+
+  complete(): DiskCompletion | null {
+    return this.#done.shift() ?? null;
+  }
+
+  /** Puts a completion back: the handler that took it was rolled back. */
+  uncomplete(done: DiskCompletion): void {
+    this.#done.unshift(done);
+  }
+
+  get pending(): boolean {
+    return this.#done.length > 0;
+  }
+
+  /** Requests that touch these blocks fail from now on: a mishap. */
+  failBlock(block: number): void {
+    this.#failing.add(block);
+  }
+
+  /**
+   * Power is lost: the queue is gone, and each sector of each cached write is kept or lost as
+   * `chance` says (0 to 1). What was flushed stays. Afterwards the disk is as a new one on the
+   * same medium.
+   */
+  powerCut(chance: () => number): void {
+    for (const [block, bytes] of this.#cache) {
+      this.#medium.read(block, this.#buffer);
+      for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
+        if (chance() < 0.5) this.#buffer.set(bytes.subarray(at, at + SECTOR_BYTES), at);
+      }
+      this.#medium.write(block, this.#buffer);
+    }
+    this.#cache.clear();
+    this.#queue.length = 0;
+    this.#done.length = 0;
+    this.#doneAt = null;
+  }
+
+  /** Power goes in good order: everything cached becomes durable. */
+  shutDown(): void {
+    this.#flush();
+  }
+
+  #start(now: Tick): Tick {
+    const request = this.#queue[0];
+    assert(request !== undefined, 'disk: there is a request to start');
+    const blocks = request.pages.length;
+    const work = this.#timing.access + this.#timing.block * blocks;
+    const durable = request.flush === true || request.force === true;
+    this.#doneAt = now + work + (durable ? this.#timing.flush : 0);
+    return this.#doneAt;
+  }
+
+  #perform(request: DiskRequest): boolean {
+    if (request.flush === true) {
+      this.#flush();
+      return true;
+    }
+    for (let n = 0; n < request.pages.length; n++) {
+      if (this.#failing.has(request.block + n)) return false;
+    }
+    request.pages.forEach((page, n) => {
+      const block = request.block + n;
+      if (!request.write) {
+        const cached = this.#cache.get(block);
+        if (cached === undefined) this.#medium.read(block, this.#buffer);
+        this.#dma(page, cached ?? this.#buffer);
+      } else if (request.force === true) {
+        this.#cache.delete(block);
+        this.#medium.write(block, this.#page(page));
+      } else {
+        this.#cache.set(block, this.#page(page).slice());
+      }
+    });
+    return true;
+  }
+
+  #flush(): void {
+    for (const [block, bytes] of this.#cache) this.#medium.write(block, bytes);
+    this.#cache.clear();
+  }
+}
