@@ -10,7 +10,7 @@
 import { assert } from './assert.ts';
 import { BLOCK_BYTES, SECTOR_BYTES, type Tick } from './units.ts';
 
-export const DISK_QUEUE = 64; // requests
+export const DISK_QUEUE = 256; // requests
 export const SCATTER = 64; // pages of one request
 
 export interface DiskRequest {

@@ -54,9 +54,13 @@ export class HartLoop implements Context {
   #pending: Trap | null = null;
   #booted = false;
 
-  constructor(machine: LoopMachine, supervisor: Supervisor) {
+  readonly #boot: () => void;
+
+  /** @param boot what the first run begins with: a guest boots on its own time */
+  constructor(machine: LoopMachine, supervisor: Supervisor, boot: () => void = () => undefined) {
     this.#machine = machine;
     this.#supervisor = supervisor;
+    this.#boot = boot;
   }
 
   /** True while the supervisor waits for an interrupt. */
@@ -72,8 +76,8 @@ export class HartLoop implements Context {
     const machine = this.#machine;
     const { hart, level } = machine;
     if (!this.#booted) {
-      this.#booted = true;
-      this.#dispatch();
+      const blocked = this.#start();
+      if (blocked !== null) return blocked;
     }
     for (;;) {
       if (this.#pending !== null) {
@@ -150,11 +154,19 @@ export class HartLoop implements Context {
     return null;
   }
 
-  #dispatch(): void {
+  #start(): Trap | null {
     const { hart } = this.#machine;
     this.#enter();
-    this.#current = this.#supervisor.dispatch();
+    try {
+      this.#boot();
+      this.#current = this.#supervisor.dispatch();
+    } catch (error) {
+      if (error instanceof Blocked) return error.trap;
+      throw error;
+    }
+    this.#booted = true;
     hart.charge('trap-return', hart.costs.trapReturn);
+    return null;
   }
 
   #enter(): void {

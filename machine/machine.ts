@@ -16,7 +16,9 @@
 import type { CostProfile } from './costs.ts';
 import type { DiskPort } from './disk.ts';
 import type { Entry, Image } from './contexts.ts';
+import type { Hart } from './hart.ts';
 import type { Tick } from './units.ts';
+import type { Regime } from './walker.ts';
 
 export type { Entry, Image };
 
@@ -123,6 +125,17 @@ export interface Machine {
   attribute(owner: number): void;
   /** Charges `instructions` of computation that no counted access stands for. */
   work(instructions: number): void;
+
+  /** Reads or writes `count` control registers whose values matter to nobody here: a guest's. */
+  moveRegisters(count: number): void;
+
+  // The virtualised privilege pair (hypervisor extension), for a supervisor that runs guests.
+  /** The hart that a guest of this machine runs on: there is one, however deep. */
+  readonly hart: Hart;
+  /** satp, and hgatp if this machine is a guest's, as they stand. */
+  regime(): Regime;
+  /** What the hart is set to while guest `vmid` runs with these roots, in this machine's pages. */
+  guestRegime(guest: Regime): Regime;
 
   // Contexts: user threads by number. The machine holds them; kernels hold numbers.
   readonly contexts: ContextPort;

@@ -9,7 +9,14 @@ import { assert } from './assert.ts';
 import { type CostProfile, RISCV } from './costs.ts';
 import { Contexts, type Image } from './contexts.ts';
 import { E } from './counters.ts';
-import { Disk, type DiskCompletion, type DiskPort, type DiskRequest, type Medium, RamMedium } from './disk.ts';
+import {
+  Disk,
+  type DiskCompletion,
+  type DiskPort,
+  type DiskRequest,
+  type Medium,
+  RamMedium,
+} from './disk.ts';
 import { EventQueue } from './events.ts';
 import { Hart, type HartConfig } from './hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from './hart-loop.ts';
@@ -222,7 +229,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   // ---- Machine: control registers ---------------------------------------------------------------
 
   setAddressSpace(space: { readonly root: number; readonly asid: number } | null): void {
-    this.#csr();
+    this.moveRegisters(1);
     this.#regime = {
       vmid: 0,
       asid: space?.asid ?? 0,
@@ -237,8 +244,17 @@ export class PhysicalMachine implements Machine, LoopMachine {
   }
 
   setTimer(at: Tick): void {
-    this.#csr();
+    this.moveRegisters(1);
     this.#timer = at;
+  }
+
+  moveRegisters(count: number): void {
+    this.hart.counters.add(E.csrAccesses, count);
+    this.hart.charge('csr', count * this.hart.costs.csr);
+  }
+
+  guestRegime(guest: Regime): Regime {
+    return guest;
   }
 
   now(): Tick {
@@ -415,11 +431,6 @@ export class PhysicalMachine implements Machine, LoopMachine {
   #later(act: () => void): void {
     if (this.#deferred === null) act();
     else this.#deferred.push(act);
-  }
-
-  #csr(): void {
-    this.hart.counters.add(E.csrAccesses, 1);
-    this.hart.charge('csr', this.hart.costs.csr);
   }
 
   #mmio(count: number): void {
