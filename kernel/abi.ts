@@ -191,6 +191,10 @@ export const Info = {
   diskQueued: 4, // requests outstanding
   diskArm: 5, // block last named to the disk
   slicePosition: 6, // being served
+  page: 7, // where this page is
+  envPage: 8, // first page of the environment table
+  envPages: 9,
+  pagePage: 10, // first page of the page table
   sliceVector: 64, // env id per position, 0 if free
 } as const;
 

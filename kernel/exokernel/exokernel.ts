@@ -136,6 +136,10 @@ export class Exokernel implements Supervisor {
     state.setInfo(Info.environments, this.#config.environments);
     state.setInfo(Info.slices, this.#config.slices);
     state.setInfo(Info.sliceCycles, this.#config.sliceCycles);
+    state.setInfo(Info.page, state.info.firstPage);
+    state.setInfo(Info.envPage, state.env.firstPage);
+    state.setInfo(Info.envPages, state.env.pages);
+    state.setInfo(Info.pagePage, state.pageWord.firstPage);
     for (let page = 0; page < state.firstPrivate; page++) {
       state.setKind(page, PageKind.published, 0);
     }

@@ -149,6 +149,10 @@ export class Unikernel implements Supervisor {
     t.info.put(0, Info.environments, this.#config.environments);
     t.info.put(0, Info.slices, POSITIONS);
     t.info.put(0, Info.sliceCycles, this.#config.sliceCycles);
+    t.info.put(0, Info.page, t.info.firstPage);
+    t.info.put(0, Info.envPage, t.env.firstPage);
+    t.info.put(0, Info.envPages, t.env.pages);
+    t.info.put(0, Info.pagePage, t.pageWord.firstPage);
     for (let page = 0; page < t.end; page++) t.pageWord.put(page, 0, PageKind.kernel);
     let page = t.end;
     const take = (kind: number): number => {

@@ -1,0 +1,20 @@
+/**
+ * What processes say to the file server. A message's word 0 is the operation and the file window
+ * used, word 1 to 3 its arguments; paths and data lie in the window. The reply's word 0 is a
+ * result, negative for an error; words 1 to 3 what the operation says.
+ */
+export const FsOp = {
+  window: 1, // with a granted page: () -> index of the page in the server's window table
+  lookup: 2, // (directory, path bytes) -> inode, kind, bytes
+  read: 3, // (inode, offset, bytes) -> count
+  write: 4, // (inode, offset, bytes) -> count
+  create: 5, // (directory, path bytes, kind) -> inode
+  truncate: 6, // (inode, bytes)
+  unlink: 7, // (directory, path bytes)
+  list: 8, // (inode, offset) -> bytes of records in the window, next offset
+  sync: 9,
+} as const;
+
+export const request = (op: number, set: number): number => op | (set << 8);
+export const opOf = (word: number): number => word & 0xff;
+export const setOf = (word: number): number => word >>> 8;

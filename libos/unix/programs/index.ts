@@ -1,0 +1,39 @@
+/** All programs, in a fixed order: a program's place here is its number. */
+import type { Program } from '../process.ts';
+import { cat } from './cat.ts';
+import { cp } from './cp.ts';
+import { echo } from './echo.ts';
+import { find } from './find.ts';
+import { grep } from './grep.ts';
+import { head } from './head.ts';
+import { ls } from './ls.ts';
+import { primes } from './primes.ts';
+import { seq } from './seq.ts';
+import { sh } from './sh.ts';
+import { sha256sum } from './sha256sum.ts';
+import { no, sync, yes } from './small.ts';
+import { sort } from './sort.ts';
+import { uniq } from './uniq.ts';
+import { wc } from './wc.ts';
+import { xargs } from './xargs.ts';
+
+export const PROGRAMS: readonly Program[] = [
+  sh,
+  cat,
+  cp,
+  echo,
+  no,
+  find,
+  grep,
+  head,
+  ls,
+  primes,
+  seq,
+  sha256sum,
+  sort,
+  sync,
+  yes,
+  uniq,
+  wc,
+  xargs,
+];

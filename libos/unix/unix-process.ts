@@ -1,0 +1,493 @@
+/**
+ * A Unix process as its program sees it: descriptors, files, memory, children. What outlives a call
+ * lies in the u-area and in the shared pages, so that a fork can take it along and the one who
+ * buries us can close what we left open.
+ */
+import { Status } from '../../kernel/abi.ts';
+import type { Op, Syscalls, UserPort } from '../syscalls.ts';
+import { FileClient } from './file-client.ts';
+import { BLOCK, InodeKind, RECORD_HEADER } from './fs-format.ts';
+import { FsOp } from './fs-protocol.ts';
+import {
+  ARGUMENT_BYTES,
+  at,
+  COMMON,
+  Control,
+  Descriptor,
+  Kind,
+  OPEN_FILES,
+  OpenFile,
+  OWN,
+  PAGE,
+  Pipe,
+  PROCESS_MAX,
+  Row,
+  RowState,
+  UAREA,
+  User,
+} from './layout.ts';
+import { Pipes } from './pipes.ts';
+import {
+  Errno,
+  O_CREATE,
+  O_DIRECTORY,
+  O_READ,
+  O_TRUNCATE,
+  O_WRITE,
+  OPEN_MAX,
+  type Process,
+  type Stat,
+} from './process.ts';
+import type { Shared } from './shared.ts';
+import type { Space } from './space.ts';
+import { Env, envIndex } from '../../kernel/abi.ts';
+import { WORK } from './work.ts';
+
+const user = (word: number): number => at(UAREA) + word * 4;
+const CONSOLE_PART = 4096; // bytes of one console call
+
+/** Thrown by exec and exit: the program that runs is over. Caught where programs are started. */
+export class Replaced extends Error {
+  readonly program: string;
+  constructor(program: string) {
+    super(`exec ${program}`);
+    this.program = program;
+  }
+}
+export class Exited extends Error {
+  readonly code: number;
+  constructor(code: number) {
+    super(`exit ${code}`);
+    this.code = code;
+  }
+}
+
+/** What a process needs of the Unix around it. */
+export interface Surroundings {
+  readonly sys: Syscalls;
+  readonly shared: Shared;
+  readonly space: Space;
+  /** Entry number at which forked children start. */
+  readonly childEntry: number;
+  readonly hasProgram: (name: string) => boolean;
+  /** Number by which a child finds its program again. */
+  readonly programNumber: (name: string) => number;
+}
+
+export class UnixProcess implements Process {
+  readonly port: UserPort;
+  readonly pid: number;
+  readonly args: readonly string[];
+  readonly #around: Surroundings;
+  readonly #sys: Syscalls;
+  readonly #shared: Shared;
+  readonly #files: FileClient;
+  readonly #pipes: Pipes;
+  readonly #self: number;
+  readonly #program: string;
+
+  /** @param program that runs, by name: its forked children find their functions there */
+  constructor(
+    around: Surroundings,
+    self: number,
+    pid: number,
+    program: string,
+    args: readonly string[],
+  ) {
+    this.#program = program;
+    this.#around = around;
+    this.#sys = around.sys;
+    this.#shared = around.shared;
+    this.port = around.sys.port;
+    this.#self = self;
+    this.pid = pid;
+    this.args = args;
+    this.#files = new FileClient(around.sys, around.shared);
+    this.#pipes = new Pipes(around.sys, around.shared);
+    this.#pipes.self(self);
+  }
+
+  // ---- descriptors ------------------------------------------------------------------------------
+
+  #slot(fd: number, word: number, base = at(UAREA)): number {
+    return base + (User.descriptors + fd * Descriptor.words + word) * 4;
+  }
+
+  *#lowest(): Op<number> {
+    for (let fd = 0; fd < OPEN_MAX; fd++) {
+      if ((yield* this.port.load(this.#slot(fd, Descriptor.kind))) === Kind.none) return fd;
+    }
+    return Errno.EMFILE;
+  }
+
+  *#kind(fd: number): Op<number> {
+    if (!Number.isInteger(fd) || fd < 0 || fd >= OPEN_MAX) return Kind.none;
+    return yield* this.port.load(this.#slot(fd, Descriptor.kind));
+  }
+
+  *#install(fd: number, kind: number, value: number): Op<void> {
+    yield* this.port.store(this.#slot(fd, Descriptor.kind), kind);
+    yield* this.port.store(this.#slot(fd, Descriptor.value), value);
+  }
+
+  #file(file: number, word: number): number {
+    return Control.files + file * OpenFile.words + word;
+  }
+
+  *open(path: string, flags: number): Op<number> {
+    const fd = yield* this.#lowest();
+    if (fd < 0) return fd;
+    let [inode, kind] = yield* this.#files.path(FsOp.lookup, path);
+    if (inode === Errno.ENOENT && (flags & O_CREATE) !== 0) {
+      [inode] = yield* this.#files.path(FsOp.create, path, InodeKind.file);
+      kind = InodeKind.file;
+    }
+    if (inode < 0) return inode;
+    if (kind === InodeKind.directory && (flags & O_WRITE) !== 0) return Errno.EISDIR;
+    if (kind !== InodeKind.directory && (flags & O_DIRECTORY) !== 0) return Errno.ENOTDIR;
+    if ((flags & O_TRUNCATE) !== 0 && kind === InodeKind.file) {
+      const [cut] = yield* this.#files.ask(FsOp.truncate, [inode, 0, 0]);
+      if (cut < 0) return cut;
+    }
+    const file = yield* this.#newFile(inode, flags & (O_READ | O_WRITE));
+    if (file < 0) return file;
+    yield* this.#install(fd, Kind.file, file);
+    return fd;
+  }
+
+  *#newFile(inode: number, flags: number): Op<number> {
+    const shared = this.#shared;
+    yield* shared.lock();
+    let file = 0;
+    while (file < OPEN_FILES && (yield* shared.control(this.#file(file, OpenFile.count))) > 0) file++;
+    if (file < OPEN_FILES) {
+      yield* shared.setControl(this.#file(file, OpenFile.count), 1);
+      yield* shared.setControl(this.#file(file, OpenFile.inode), inode);
+      yield* shared.setControl(this.#file(file, OpenFile.offset), 0);
+      yield* shared.setControl(this.#file(file, OpenFile.flags), flags);
+    }
+    yield* shared.unlock();
+    return file < OPEN_FILES ? file : Errno.EMFILE;
+  }
+
+  *close(fd: number): Op<number> {
+    const kind = yield* this.#kind(fd);
+    if (kind === Kind.none) return Errno.EBADF;
+    const value = yield* this.port.load(this.#slot(fd, Descriptor.value));
+    yield* this.#install(fd, Kind.none, 0);
+    yield* this.#count(kind, value, -1);
+    return 0;
+  }
+
+  /** One more name for what a descriptor names, or one less. */
+  *#count(kind: number, value: number, by: number): Op<void> {
+    if (kind === Kind.pipeRead) yield* this.#pipes.count(value, Pipe.readers, by);
+    else if (kind === Kind.pipeWrite) yield* this.#pipes.count(value, Pipe.writers, by);
+    else if (kind === Kind.file) {
+      yield* this.#shared.lock();
+      const word = this.#file(value, OpenFile.count);
+      yield* this.#shared.setControl(word, (yield* this.#shared.control(word)) + by);
+      yield* this.#shared.unlock();
+    }
+  }
+
+  *read(fd: number, va: number, bytes: number): Op<number> {
+    const kind = yield* this.#kind(fd);
+    const value = kind === Kind.none ? 0 : yield* this.port.load(this.#slot(fd, Descriptor.value));
+    switch (kind) {
+      case Kind.console:
+        return 0; // nobody types
+      case Kind.pipeRead:
+        return yield* this.#pipes.read(value, va, bytes);
+      case Kind.file: {
+        const flags = yield* this.#shared.control(this.#file(value, OpenFile.flags));
+        if ((flags & O_READ) === 0) return Errno.EBADF;
+        return yield* this.#through(value, va, bytes, false);
+      }
+      default:
+        return Errno.EBADF;
+    }
+  }
+
+  *write(fd: number, va: number, bytes: number): Op<number> {
+    const kind = yield* this.#kind(fd);
+    const value = kind === Kind.none ? 0 : yield* this.port.load(this.#slot(fd, Descriptor.value));
+    switch (kind) {
+      case Kind.console:
+        return yield* this.#toConsole(va, bytes);
+      case Kind.pipeWrite:
+        return yield* this.#pipes.write(value, va, bytes);
+      case Kind.file: {
+        const flags = yield* this.#shared.control(this.#file(value, OpenFile.flags));
+        if ((flags & O_WRITE) === 0) return Errno.EBADF;
+        return yield* this.#through(value, va, bytes, true);
+      }
+      default:
+        return Errno.EBADF;
+    }
+  }
+
+  /** Reads what there is, up to `bytes`; writes all. The offset is shared with forked relatives. */
+  *#through(file: number, va: number, bytes: number, put: boolean): Op<number> {
+    const inode = yield* this.#shared.control(this.#file(file, OpenFile.inode));
+    let done = 0;
+    while (done < bytes) {
+      const offset = (yield* this.#shared.control(this.#file(file, OpenFile.offset))) >>> 0;
+      const got = put
+        ? yield* this.#files.write(inode, offset, va + done, bytes - done)
+        : yield* this.#files.read(inode, offset, va + done, bytes - done);
+      if (got < 0) return done > 0 ? done : got;
+      if (got === 0) break;
+      yield* this.#shared.setControl(this.#file(file, OpenFile.offset), offset + got);
+      done += got;
+    }
+    return done;
+  }
+
+  *#toConsole(va: number, bytes: number): Op<number> {
+    for (let done = 0; done < bytes; done += CONSOLE_PART) {
+      const part = Math.min(CONSOLE_PART, bytes - done);
+      // The kernel copies out of our memory but takes no fault of it: touch it first.
+      yield* this.#touch(va + done, part);
+      const { status } = yield* this.#sys.consoleWrite(va + done, part);
+      if (status !== Status.ok) return Errno.EIO;
+    }
+    return bytes;
+  }
+
+  *#touch(va: number, bytes: number): Op<void> {
+    for (let at = va; at < va + bytes; at += PAGE - (at % PAGE)) {
+      if (this.port.load8(at) === undefined) yield* this.port.fault();
+    }
+  }
+
+  *pipe(): Op<readonly [number, number] | number> {
+    const read = yield* this.#lowest();
+    if (read < 0) return read;
+    const pipe = yield* this.#pipes.make();
+    if (pipe < 0) return pipe;
+    yield* this.#install(read, Kind.pipeRead, pipe);
+    const write = yield* this.#lowest();
+    if (write < 0) {
+      yield* this.#pipes.count(pipe, Pipe.writers, -1);
+      yield* this.close(read);
+      return write;
+    }
+    yield* this.#install(write, Kind.pipeWrite, pipe);
+    return [read, write];
+  }
+
+  *dup2(from: number, to: number): Op<number> {
+    const kind = yield* this.#kind(from);
+    if (kind === Kind.none || !Number.isInteger(to) || to < 0 || to >= OPEN_MAX) return Errno.EBADF;
+    if (from === to) return to;
+    yield* this.close(to);
+    const value = yield* this.port.load(this.#slot(from, Descriptor.value));
+    yield* this.#count(kind, value, 1);
+    yield* this.#install(to, kind, value);
+    return to;
+  }
+
+  // ---- files ------------------------------------------------------------------------------------
+
+  *stat(path: string): Op<Stat | number> {
+    const [inode, kind, bytes] = yield* this.#files.path(FsOp.lookup, path);
+    if (inode < 0) return inode;
+    return { inode, directory: kind === InodeKind.directory, bytes: bytes >>> 0 };
+  }
+
+  *mkdir(path: string): Op<number> {
+    const [inode] = yield* this.#files.path(FsOp.create, path, InodeKind.directory);
+    return inode < 0 ? inode : 0;
+  }
+
+  *readdir(path: string): Op<readonly string[] | number> {
+    const [inode] = yield* this.#files.path(FsOp.lookup, path);
+    if (inode < 0) return inode;
+    const names: string[] = [];
+    let offset = 0;
+    for (;;) {
+      const [bytes, next] = yield* this.#files.ask(FsOp.list, [inode, offset, 0]);
+      if (bytes < 0) return bytes;
+      if (bytes === 0) return names;
+      const block = yield* this.#files.window(BLOCK);
+      if (this.port.work(BLOCK * WORK.scanByte) === undefined) yield* this.port.fault();
+      collectNames(block, names);
+      offset = next;
+    }
+  }
+
+  *unlink(path: string): Op<number> {
+    return (yield* this.#files.path(FsOp.unlink, path))[0];
+  }
+
+  *chdir(path: string): Op<number> {
+    const [inode, kind] = yield* this.#files.path(FsOp.lookup, path);
+    if (inode < 0) return inode;
+    if (kind !== InodeKind.directory) return Errno.ENOTDIR;
+    yield* this.port.store(user(User.directory), inode);
+    return 0;
+  }
+
+  *sync(): Op<number> {
+    return (yield* this.#files.ask(FsOp.sync, [0, 0, 0]))[0];
+  }
+
+  // ---- memory -----------------------------------------------------------------------------------
+
+  *heap(bytes: number): Op<number> {
+    const address = yield* this.#around.space.grow(bytes);
+    return address < 0 ? Errno.ENOMEM : address;
+  }
+
+  // ---- processes --------------------------------------------------------------------------------
+
+  *fork(child: number, argument: number): Op<number> {
+    const { space, childEntry } = this.#around;
+    const account = yield* this.#shared.control(Control.account);
+    const draft = yield* space.draft(this.pid, account, (view) => this.#inherit(view));
+    if (draft === null) return Errno.EAGAIN;
+    if (!(yield* space.shareHeap(draft))) {
+      yield* this.#abandon(draft.pid, draft.env);
+      return Errno.ENOMEM;
+    }
+    for (let fd = 0; fd < OPEN_MAX; fd++) {
+      const kind = yield* this.port.load(this.#slot(fd, Descriptor.kind));
+      if (kind === Kind.none) continue;
+      yield* this.#count(kind, yield* this.port.load(this.#slot(fd, Descriptor.value)), 1);
+    }
+    yield* this.#shared.setRow(draft.pid, Row.state, RowState.running);
+    const image = yield* this.#shared.control(Control.image);
+    const program = this.#around.programNumber(this.#program);
+    const which = draft.pid | (child << 8) | (program << 16);
+    yield* this.#sys.envStart(draft.env, image, childEntry, [which, argument], COMMON);
+    return draft.pid;
+  }
+
+  /** The child's u-area: ours, but for what is its own. */
+  *#inherit(view: number): Op<void> {
+    if (this.port.copy(view, at(UAREA), PAGE) === undefined) yield* this.port.fault();
+  }
+
+  *#abandon(pid: number, env: number): Op<void> {
+    yield* this.#sys.envDestroy(env, COMMON, -1);
+    yield* this.#around.space.bury(pid);
+  }
+
+  *exec(program: string, args: readonly string[]): Op<number> {
+    if (!this.#around.hasProgram(program)) return Errno.ENOENT;
+    const stored = yield* storeArguments(this.port, at(UAREA), args);
+    if (stored < 0) return stored;
+    yield* this.#around.space.clear();
+    throw new Replaced(program);
+  }
+
+  *wait(): Op<readonly [pid: number, status: number] | number> {
+    const shared = this.#shared;
+    for (;;) {
+      const seen = yield* shared.env(envIndex(this.#self), Env.events);
+      yield* shared.setRow(this.pid, Row.waits, 1);
+      let children = 0;
+      for (let pid = 1; pid < PROCESS_MAX; pid++) {
+        const state = yield* shared.row(pid, Row.state);
+        if (state === RowState.free || (yield* shared.row(pid, Row.parent)) !== this.pid) continue;
+        children++;
+        if (state !== RowState.ended || !(yield* this.#around.space.isDead(pid))) continue;
+        const status = yield* shared.row(pid, Row.status);
+        yield* this.#around.space.bury(pid);
+        yield* shared.setRow(this.pid, Row.waits, 0);
+        return [pid, status];
+      }
+      if (children === 0) return Errno.ECHILD;
+      yield* this.#sys.sleep(seen);
+    }
+  }
+
+  *exit(status: number): Op<never> {
+    throw new Exited(status);
+  }
+
+  /** The end of this process: everything closed, whoever waits told, then gone. */
+  *end(status: number): Op<void> {
+    for (let fd = 0; fd < OPEN_MAX; fd++) yield* this.close(fd);
+    yield* this.settle(this.pid, status);
+    yield* this.#sys.envDestroy(this.#self, OWN, status);
+  }
+
+  /** Books the end of `pid`: its window lent on, its children orphaned, its parent woken. */
+  *settle(pid: number, status: number): Op<void> {
+    const shared = this.#shared;
+    yield* this.#files.release(pid);
+    for (let child = 1; child < PROCESS_MAX; child++) {
+      const state = yield* shared.row(child, Row.state);
+      if (state !== RowState.free && (yield* shared.row(child, Row.parent)) === pid) {
+        yield* shared.setRow(child, Row.parent, 0);
+      }
+    }
+    yield* shared.setRow(pid, Row.status, status);
+    yield* shared.setRow(pid, Row.state, RowState.ended);
+    const parent = yield* shared.row(pid, Row.parent);
+    if (parent > 0 && (yield* shared.row(parent, Row.waits)) === 1) {
+      yield* shared.wake(yield* shared.row(parent, Row.env), COMMON);
+    }
+  }
+
+  /** Closes what a process that was killed had left open: its descriptors, through its u-area. */
+  *closeFor(pid: number): Op<void> {
+    const left = yield* this.#around.space.throughUarea(pid, (view) => this.#descriptorsAt(view));
+    for (const [kind, value] of left) yield* this.#count(kind, value, -1);
+  }
+
+  *#descriptorsAt(view: number): Op<(readonly [number, number])[]> {
+    const found: (readonly [number, number])[] = [];
+    for (let fd = 0; fd < OPEN_MAX; fd++) {
+      const kind = yield* this.port.load(this.#slot(fd, Descriptor.kind, view));
+      const value = yield* this.port.load(this.#slot(fd, Descriptor.value, view));
+      if (kind !== Kind.none) found.push([kind, value]);
+    }
+    return found;
+  }
+}
+
+function collectNames(block: Uint8Array, names: string[]): void {
+  const view = new DataView(block.buffer);
+  for (let offset = 0; offset + RECORD_HEADER <= block.length; ) {
+    const length = view.getUint16(offset + 4, true);
+    if (length < RECORD_HEADER) return;
+    const start = offset + RECORD_HEADER;
+    const bytes = block.subarray(start, start + view.getUint16(offset + 6, true));
+    const name = String.fromCharCode(...bytes);
+    if (view.getUint32(offset, true) !== 0 && name !== '..') names.push(name);
+    offset += length;
+  }
+}
+
+/** Writes an argument list into a u-area: strings, each ended by a zero byte. */
+export function* storeArguments(
+  port: UserPort,
+  uarea: number,
+  args: readonly string[],
+): Op<number> {
+  const text = args.map((arg) => `${arg}\0`).join('');
+  if (text.length > ARGUMENT_BYTES || args.some((arg) => arg.includes('\0'))) return Errno.EINVAL;
+  const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0) & 0xff);
+  if (port.write(uarea + User.arguments, bytes, 0, bytes.length) === undefined) yield* port.fault();
+  yield* port.store(uarea + User.argc * 4, args.length);
+  return 0;
+}
+
+export function* loadArguments(port: UserPort): Op<string[]> {
+  const count = yield* port.load(user(User.argc));
+  const bytes = new Uint8Array(ARGUMENT_BYTES);
+  if (port.read(at(UAREA) + User.arguments, bytes, 0, ARGUMENT_BYTES) === undefined) {
+    yield* port.fault();
+  }
+  const args = [];
+  let start = 0;
+  for (let n = 0; n < count; n++) {
+    const end = bytes.indexOf(0, start);
+    args.push(String.fromCharCode(...bytes.subarray(start, end)));
+    start = end + 1;
+  }
+  return args;
+}

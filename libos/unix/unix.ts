@@ -1,0 +1,326 @@
+/**
+ * A Unix as a library OS. Every process is an environment of its own; what processes share lies in
+ * shared pages or behind messages to the file server, which is an environment too. The tenant's
+ * first environment takes the pages, starts the file server and a shell, and from then on is the
+ * scheduler: it owns the time slices and lends each to a process that is ready, by directed yield.
+ *
+ * Nothing here is trusted by any kernel. Processes of one Unix trust one another's library, as they
+ * share its pages; other tenants cannot reach them.
+ */
+import {
+  ALL_RIGHTS,
+  Env,
+  envIndex,
+  EnvState,
+  Info,
+  MAP_READ,
+  MAP_WRITE,
+  packName,
+  PageKind,
+  READ,
+  Start,
+  Status,
+  WRITE,
+} from '../../kernel/abi.ts';
+import { image, LibOS, type Op, OWN_ENTRIES, type UserPort } from '../libos.ts';
+import type { Entry } from '../../machine/user-port.ts';
+import { FileServer } from './fs-server.ts';
+import {
+  at,
+  COMMON,
+  Control,
+  COUNT_PAGES,
+  Descriptor,
+  DISK,
+  ENVS,
+  FREE,
+  FREE_PAGES,
+  HEAP,
+  INFO,
+  Kind,
+  OWN,
+  PAGE,
+  PROCESS_MAX,
+  Row,
+  RowState,
+  SHARED_CONTROL,
+  SHARED_COUNTS,
+  SHARED_FREE,
+  SHARED_PROCESSES,
+  sharedAt,
+  UAREA,
+  User,
+} from './layout.ts';
+import { Errno, type Process, type Program } from './process.ts';
+import { Shared } from './shared.ts';
+import { Space } from './space.ts';
+import {
+  Exited,
+  loadArguments,
+  Replaced,
+  storeArguments,
+  type Surroundings,
+  UnixProcess,
+} from './unix-process.ts';
+import { ROOT } from './fs-format.ts';
+
+const SERVER_ENTRY = OWN_ENTRIES;
+const SHELL_ENTRY = OWN_ENTRIES + 1;
+const CHILD_ENTRY = OWN_ENTRIES + 2;
+const KILLED = 139; // exit status of a process that did not end itself
+const RW = MAP_READ | MAP_WRITE;
+/** The script that the first shell runs. */
+export const RC = '/etc/rc';
+
+export class Unix extends LibOS {
+  readonly #programs: readonly Program[];
+  readonly #shared: Shared;
+  readonly #space: Space;
+
+  constructor(port: UserPort, programs: readonly Program[]) {
+    super(port);
+    this.#programs = programs;
+    this.#shared = new Shared(this.sys);
+    this.#space = new Space(this.sys, this.#shared);
+  }
+
+  override entries(): readonly Entry[] {
+    return [
+      (self, extent, blocks) => this.#serve(self ?? 0, extent ?? 0, blocks ?? 0),
+      (self) => this.#shell(self ?? 0),
+      (self, which, argument) => this.#child(self ?? 0, which ?? 0, argument ?? 0),
+    ];
+  }
+
+  override onFault(cause: number, address: number): Op<boolean> {
+    return this.#space.fault(cause, address);
+  }
+
+  // ---- the first environment --------------------------------------------------------------------
+
+  override *main(
+    self: number,
+    _root: number,
+    middle: number,
+    leaf: number,
+    quota: number,
+    extent: number,
+    blocks: number,
+  ): Op<void> {
+    yield* this.#found(self, middle, leaf, quota);
+    const server = yield* this.#launch(SERVER_ENTRY, [extent, blocks]);
+    yield* this.#shared.setControl(Control.server, server);
+    yield* this.#launch(SHELL_ENTRY, [0, 0]);
+    // Word to whoever measures: what follows is the work.
+    yield* this.sys.consoleWrite(at(UAREA), 0);
+    yield* this.#schedule();
+  }
+
+  /** Takes all pages of the quota and lays the shared state out in the first of them. */
+  *#found(self: number, middle: number, leaf: number, quota: number): Op<void> {
+    const { port, sys } = this;
+    const first = yield* port.load(at(ENVS) + (envIndex(self) * Env.words + Env.nameA) * 4);
+    const account = (first >>> 8) & 0xff;
+    yield* sys.capForge(self, COMMON, OWN, packName([account, COMMON]), ALL_RIGHTS);
+    const pages = yield* this.#claim(quota);
+    const limit = yield* port.load(at(INFO) + Info.pages * 4);
+    const map = (page: number, physical: number): Op<unknown> =>
+      sys.pageMap(leaf, page, physical, COMMON, 0, RW, COMMON);
+    const next = (): number => {
+      const page = pages.pop();
+      if (page === undefined) throw new Error('unix: the quota is too small');
+      return page;
+    };
+    yield* map(UAREA, next());
+    yield* port.store(at(UAREA) + User.leaves * 4, 1);
+    yield* port.store(at(UAREA) + User.tables * 4, leaf);
+    yield* port.store(at(UAREA) + User.middle * 4, middle);
+    yield* port.store(at(UAREA) + User.end * 4, at(HEAP));
+    const counts = Math.min(COUNT_PAGES, Math.ceil(limit / PAGE));
+    const frees = Math.min(FREE_PAGES, Math.ceil((pages.length * 4) / PAGE));
+    const shared: number[] = [SHARED_CONTROL, SHARED_PROCESSES];
+    for (let n = 0; n < counts; n++) shared.push(SHARED_COUNTS + n);
+    for (let n = 0; n < frees; n++) shared.push(SHARED_FREE + n);
+    const physical = shared.map(next);
+    for (let n = 0; n < shared.length; n++) yield* map(sharedAt(shared[n] ?? 0), physical[n] ?? 0);
+    const set = (word: number, value: number): Op<number> => this.#shared.setControl(word, value);
+    for (let n = 0; n < shared.length; n++) {
+      yield* set(Control.shared + (shared[n] ?? 0), physical[n] ?? 0);
+    }
+    const info = (n: number): Op<number> => port.load(at(INFO) + n * 4);
+    yield* set(Control.info, yield* info(Info.page));
+    yield* set(Control.envs, yield* info(Info.envPage));
+    yield* set(Control.envPages, yield* info(Info.envPages));
+    yield* set(Control.init, self);
+    yield* set(Control.nextEnv, 1);
+    yield* set(Control.account, account);
+    yield* set(Control.image, yield* this.#shared.env(envIndex(self), Env.image));
+    const list = new Uint8Array(Uint32Array.from(pages).buffer);
+    if (port.write(at(FREE), list, 0, list.length) === undefined) yield* port.fault();
+    yield* set(Control.free, pages.length);
+    yield* this.catchFaults();
+  }
+
+  /** Allocates `quota` pages that the exposed table shows free, a table page read at a time. */
+  *#claim(quota: number): Op<number[]> {
+    const { port } = this;
+    const limit = yield* port.load(at(INFO) + Info.pages * 4);
+    const words = new Uint8Array(PAGE);
+    const table = new Uint32Array(words.buffer);
+    const pages: number[] = [];
+    for (let base = 0; base < limit && pages.length < quota; base += PAGE / 4) {
+      const view = at(Start.pagePages) + base * 4;
+      if (port.read(view, words, 0, PAGE) === undefined) yield* port.fault();
+      if (port.work(PAGE / 4) === undefined) yield* port.fault();
+      for (let n = 0; n < PAGE / 4 && pages.length < quota; n++) {
+        if (base + n >= limit || ((table[n] ?? 0) & 0xff) !== PageKind.free) continue;
+        const { status } = yield* this.sys.pageAllocate(base + n, COMMON);
+        if (status === Status.ok) pages.push(base + n);
+      }
+    }
+    return pages;
+  }
+
+  /** Starts a process that is nobody's child. */
+  *#launch(entry: number, args: readonly [number, number]): Op<number> {
+    const account = yield* this.#shared.control(Control.account);
+    const { port } = this;
+    const draft = yield* this.#space.draft(0, account, function* (view): Op<void> {
+      yield* port.store(view + User.end * 4, at(HEAP));
+      yield* port.store(view + User.directory * 4, ROOT);
+      for (let fd = 0; fd < 3; fd++) {
+        const slot = view + (User.descriptors + fd * Descriptor.words + Descriptor.kind) * 4;
+        yield* port.store(slot, Kind.console);
+      }
+    });
+    if (draft === null) throw new Error('unix: the quota is too small');
+    if (entry === SERVER_ENTRY) {
+      const name = packName([account]);
+      yield* this.sys.capForge(draft.env, DISK, OWN, name, READ | WRITE);
+    }
+    yield* this.#shared.setRow(draft.pid, Row.state, RowState.running);
+    const program = yield* this.#shared.control(Control.image);
+    yield* this.sys.envStart(draft.env, program, entry, args, COMMON);
+    return draft.env;
+  }
+
+  /** Round robin over the processes that are ready; sleeps when none is. */
+  *#schedule(): Op<void> {
+    const shared = this.#shared;
+    let last = 0;
+    for (;;) {
+      const seen = yield* shared.env(envIndex(this.self), Env.events);
+      let ran = false;
+      for (let n = 0; n < PROCESS_MAX && !ran; n++) {
+        const pid = (last + 1 + n) % PROCESS_MAX;
+        if (pid === 0) continue;
+        const state = yield* shared.row(pid, Row.state);
+        if (state !== RowState.running && state !== RowState.ended) continue;
+        const env = yield* shared.row(pid, Row.env);
+        const is = yield* shared.env(envIndex(env), Env.state);
+        if (is === EnvState.zombie) yield* this.#cleanUp(pid, state === RowState.running);
+        else if (is === EnvState.ready) {
+          last = pid;
+          ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
+        }
+      }
+      if (!ran) yield* this.sys.sleep(seen);
+    }
+  }
+
+  /** A process that was killed is booked as ended; an orphan that ended is buried. */
+  *#cleanUp(pid: number, killed: boolean): Op<void> {
+    const shared = this.#shared;
+    if (killed) {
+      const someone = new UnixProcess(this.#around(), this.self, 0, '', []);
+      yield* someone.closeFor(pid);
+      yield* someone.settle(pid, KILLED);
+    }
+    if ((yield* shared.row(pid, Row.parent)) === 0) yield* this.#space.bury(pid);
+  }
+
+  // ---- the other environments -------------------------------------------------------------------
+
+  *#serve(self: number, extent: number, blocks: number): Op<void> {
+    yield* this.catchFaults();
+    // A third of the pages for the cache; programs need the rest.
+    const free = yield* this.#shared.control(Control.free);
+    const frames = Math.max(64, Math.floor(free / 3));
+    yield* new FileServer(this.sys, this.#shared, this.#space).run(self, extent, blocks, frames);
+  }
+
+  *#shell(self: number): Op<void> {
+    yield* this.catchFaults();
+    const pid = yield* this.port.load(at(UAREA) + User.pid * 4);
+    const process = new UnixProcess(this.#around(), self, pid, 'sh', []);
+    const script = yield* this.#readAll(process, RC);
+    yield* storeArguments(this.port, at(UAREA), ['sh', '-c', script]);
+    yield* this.#space.clear();
+    yield* this.#programs_(self, pid, 'sh');
+  }
+
+  *#readAll(process: Process, path: string): Op<string> {
+    const fd = yield* process.open(path, 1);
+    if (fd < 0) throw new Error(`unix: cannot open ${path}: error ${-fd}`);
+    const buffer = yield* process.heap(PAGE);
+    const count = yield* process.read(fd, buffer, PAGE);
+    yield* process.close(fd);
+    const bytes = new Uint8Array(Math.max(0, count));
+    const read = this.port.read(buffer, bytes, 0, bytes.length);
+    if (read === undefined) yield* this.port.fault();
+    return String.fromCharCode(...bytes);
+  }
+
+  /** A forked child: finds its function by the numbers that it was started with. */
+  *#child(self: number, which: number, argument: number): Op<void> {
+    yield* this.catchFaults();
+    const pid = which & 0xff;
+    const program = this.#programs[(which >>> 16) & 0xff];
+    const start = program?.children?.[(which >>> 8) & 0xff];
+    const args = yield* loadArguments(this.port);
+    const process = new UnixProcess(this.#around(), self, pid, program?.name ?? '', args);
+    yield* this.#run(process, () =>
+      start === undefined ? process.exit(Errno.EINVAL & 0xff) : start(process, argument),
+    );
+  }
+
+  /** Runs programs in this environment, one after the other's exec, until one ends. */
+  *#programs_(self: number, pid: number, first: string): Op<void> {
+    const args = yield* loadArguments(this.port);
+    const process = new UnixProcess(this.#around(), self, pid, first, args);
+    yield* this.#run(process, () => this.#named(first).main(process));
+  }
+
+  *#run(process: UnixProcess, start: () => Op<number>): Op<void> {
+    try {
+      const status = yield* start();
+      yield* process.end(status);
+    } catch (error) {
+      if (error instanceof Exited) yield* process.end(error.code);
+      else if (error instanceof Replaced) {
+        yield* this.#programs_(this.self, process.pid, error.program);
+      } else throw error;
+    }
+  }
+
+  #named(name: string): Program {
+    const program = this.#programs.find((candidate) => candidate.name === name);
+    if (program === undefined) throw new Error(`unix: no program ${name}`);
+    return program;
+  }
+
+  #around(): Surroundings {
+    return {
+      sys: this.sys,
+      shared: this.#shared,
+      space: this.#space,
+      childEntry: CHILD_ENTRY,
+      hasProgram: (name) => this.#programs.some((program) => program.name === name),
+      programNumber: (name) => this.#programs.findIndex((program) => program.name === name),
+    };
+  }
+}
+
+/** The Unix with these programs, as an image. */
+export const unix = (programs: readonly Program[]): ReturnType<typeof image> =>
+  image('unix', (port) => new Unix(port, programs), 3);
