@@ -98,7 +98,11 @@ export function makeFileSystem(root: Node, blocks: number): Map<number, Uint8Arr
       writeFile(inode, InodeKind.file, node.bytes);
       return;
     }
-    const children = [...node.entries].map(([name, child]) => ({ name, child, inode: takeInode() }));
+    const children = [...node.entries].map(([name, child]) => ({
+      name,
+      child,
+      inode: takeInode(),
+    }));
     const names = [{ name: '..', inode: parent }, ...children];
     writeFile(inode, InodeKind.directory, directoryBytes(names));
     for (const { child, inode: number } of children) writeNode(child, number, inode);

@@ -72,7 +72,7 @@ export abstract class LibOS {
     yield* this.sys.upcallSet(Upcall.sliceEnd, END, END_MASK);
   }
 
-  /** Every entry as the kernel starts it: own id first, handlers between register save and restore. */
+  /** Every entry as the kernel starts it: own id first, handlers between saving and restoring. */
   allEntries(): readonly Entry[] {
     const { port } = this;
     const started = (entry: Entry): Entry => {

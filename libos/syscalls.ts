@@ -7,7 +7,7 @@ import type { CallResult, Op, UserPort } from '../machine/user-port.ts';
 
 export type { CallResult, Op, UserPort };
 
-/** A page to grant with a message: which, by which slot of ours, with what rights, as which entry. */
+/** A page to grant with a message: which, by which slot of ours, what rights, as which entry. */
 export interface Grant {
   readonly page: number;
   readonly slot: number;
@@ -45,13 +45,7 @@ export class Syscalls {
   notify(env: number, slot: number): Op<CallResult> {
     return this.port.call(Call.notify, env, slot);
   }
-  envCreate(
-    index: number,
-    root: number,
-    slot: number,
-    name: Name,
-    patron: number,
-  ): Op<CallResult> {
+  envCreate(index: number, root: number, slot: number, name: Name, patron: number): Op<CallResult> {
     return this.port.call(Call.envCreate, index, root, slot, name.a, name.b, patron);
   }
   envStart(
@@ -78,13 +72,7 @@ export class Syscalls {
   pageFree(page: number, slot: number): Op<CallResult> {
     return this.port.call(Call.pageFree, page, slot);
   }
-  accessAdd(
-    page: number,
-    slot: number,
-    entry: number,
-    name: Name,
-    rights: number,
-  ): Op<CallResult> {
+  accessAdd(page: number, slot: number, entry: number, name: Name, rights: number): Op<CallResult> {
     return this.port.call(Call.accessAdd, page, slot, entry, name.a, name.b, rights);
   }
   accessRemove(page: number, slot: number, entry: number): Op<CallResult> {
@@ -121,13 +109,7 @@ export class Syscalls {
   pageProtect(table: number, index: number, flags: number, envSlot: number): Op<CallResult> {
     return this.port.call(Call.pageProtect, table, index, flags, envSlot);
   }
-  capForge(
-    env: number,
-    there: number,
-    here: number,
-    name: Name,
-    rights: number,
-  ): Op<CallResult> {
+  capForge(env: number, there: number, here: number, name: Name, rights: number): Op<CallResult> {
     return this.port.call(Call.capForge, env, there, here, name.a, name.b, rights);
   }
   capDrop(slot: number): Op<CallResult> {
@@ -172,12 +154,7 @@ export class Syscalls {
     return this.port.call(Call.consoleWrite, address, bytes);
   }
 
-  *#message(
-    call: number,
-    env: number,
-    words: readonly number[],
-    grant: Grant | null,
-  ): Op<Message> {
+  *#message(call: number, env: number, words: readonly number[], grant: Grant | null): Op<Message> {
     const word = (n: number): number => words[n] ?? 0;
     const given =
       grant === null ? [-1, 0, 0] : [grant.page, grant.slot, grant.rights | (grant.entry << 8)];

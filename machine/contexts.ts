@@ -207,14 +207,7 @@ export class Contexts implements ContextPort {
     const source = this.#images[image];
     assert(source !== undefined, 'contexts: the image exists');
     const entries = source.load(this.#hart.port);
-    const made = new UserContext(
-      this.#hart,
-      this.#regime,
-      this.#level,
-      image,
-      entries,
-      privilege,
-    );
+    const made = new UserContext(this.#hart, this.#regime, this.#level, image, entries, privilege);
     this.#contexts.set(number, made);
     this.undo?.push(() => this.#contexts.delete(number));
   }

@@ -135,11 +135,11 @@ export class PhysicalMachine implements Machine, LoopMachine {
     while (this.now() < deadline && !enough()) {
       const got = loop.run(deadline);
       if (got.cause !== Cause.virtualInstruction) continue;
-      const wake = Math.min(got.tval, deadline);
-      if (wake === NEVER) {
+      if (got.tval === NEVER) {
         this.hart.settle();
         return 'halted';
       }
+      const wake = Math.min(got.tval, deadline);
       if (wake > this.now()) this.hart.skipTo(wake);
     }
     this.hart.settle();

@@ -73,7 +73,7 @@ const MISALIGNED_STORE = 6;
 type Kind = 'load32' | 'store32' | 'load8' | 'store8' | 'swap' | 'work' | Bulk;
 type Bulk = 'copy' | 'fill' | 'read' | 'write';
 
-/** An iterator that is already done: what sugar returns on a hit, so that a hit allocates nothing. */
+/** An iterator that is already done: what sugar returns on a hit, so that it allocates nothing. */
 class Done implements Op<number> {
   readonly #result: { done: true; value: number } = { done: true, value: 0 };
   of(value: number): this {
@@ -506,7 +506,7 @@ export class UserPort {
     return ppn;
   }
 
-  /** While a trap is pending the budget is spent: any other access takes the slow path and throws. */
+  /** While a trap is pending the budget is spent: another access takes the slow path and throws. */
   #raise(cause: number, tval: number, gpa: number): void {
     this.#pending = cause;
     this.#tval = tval;

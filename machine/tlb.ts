@@ -110,7 +110,10 @@ export class Tlb {
     if (this.#sets === 0) return;
     const first = (vpn & (this.#sets - 1)) * this.#ways;
     for (let n = first; n < first + this.#ways; n++) {
-      if (this.#vpn[n] === vpn && this.#named(this.#space[n] ?? 0, this.#flags[n] ?? 0, vmid, asid)) {
+      if (
+        this.#vpn[n] === vpn &&
+        this.#named(this.#space[n] ?? 0, this.#flags[n] ?? 0, vmid, asid)
+      ) {
         this.#vpn[n] = EMPTY;
       }
     }

@@ -27,15 +27,10 @@ export function storeUser(hart: Hart, locate: Locate, va: number, value: number)
   return true;
 }
 
-export function readUser(
-  hart: Hart,
-  locate: Locate,
-  va: number,
-  bytes: number,
-): Uint8Array | null {
+export function readUser(hart: Hart, locate: Locate, va: number, bytes: number): Uint8Array | null {
   if (!isAddress(va) || !Number.isInteger(bytes) || bytes < 0 || va + bytes > 2 ** 32) return null;
   const copy = new Uint8Array(bytes);
-  for (let at = 0; at < bytes; ) {
+  for (let at = 0; at < bytes;) {
     const from = va + at;
     const part = Math.min(bytes - at, PAGE_BYTES - (from % PAGE_BYTES));
     const page = locate(Math.floor(from / PAGE_BYTES), false);

@@ -8,7 +8,7 @@
  */
 import { Env, GRANT, Status, WRITE, ALL_RIGHTS } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { CAP_VALID, isEntry, isSlot, isWord, Private, type State } from './state.ts';
+import { CAP_VALID, isEntry, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
 
 const NAME_MAX = 7; // bytes
 const COMPARE = 4; // instructions of one prefix comparison of two-word names
@@ -19,7 +19,7 @@ export function isName(a: number, b: number): boolean {
   if (b < 0 || b >= 2 ** 32) return false;
   const length = a & 0xff;
   if (length > NAME_MAX) return false;
-  return ((a & ~maskA(length)) >>> 0) === 0 && ((b & ~maskB(length)) >>> 0) === 0;
+  return (a & ~maskA(length)) >>> 0 === 0 && (b & ~maskB(length)) >>> 0 === 0;
 }
 
 /** Prefix order: the shorter name stands for all that begin with it. */
@@ -160,8 +160,9 @@ export function accessAdd(state: State, caller: number, claim: Claims): Answer {
 }
 
 /**
- * accessRemove(page, slot, entry): empties access entry `entry`, which justifies no leaf. Entry 0
- * says whose the page is and goes with the page alone.
+ * accessRemove(page, slot, entry): empties access entry `entry`, which justifies no leaf and no
+ * device request: while the page is pinned the request may be by this entry. Entry 0 says whose the
+ * page is and goes with the page alone.
  */
 export function accessRemove(state: State, caller: number, claim: Claims): Answer {
   const [page, slot, entry] = [0, 1, 2].map(claim) as Six;
@@ -172,6 +173,7 @@ export function accessRemove(state: State, caller: number, claim: Claims): Answe
     return refuse(Status.absent, 2);
   }
   if (state.page.get(page, state.access(entry, 3)) !== 0) return refuse(Status.busy, 2);
+  if (state.page.get(page, PageRecord.pins) !== 0) return refuse(Status.busy, 2);
 
   state.page.put(page, state.access(entry, 2), 0);
   return ok();

@@ -13,8 +13,10 @@ import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts
 /**
  * envCreate(index, root page, slot, name a, name b, patron): makes an environment in free row
  * `index` with user page `root page` as its root table and the given name, which the capability in
- * `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`, an
- * environment or -1 for the caller, is notified whenever it becomes ready. The value is its id.
+ * `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`, -1
+ * for the caller, is notified whenever it becomes ready: the caller, its own patron, or an
+ * environment whose guard `slot` dominates, for an event is what notify needs authority for. The
+ * value is the new environment's id.
  */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
   const [index, root, slot, a, b, patronId] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -28,11 +30,17 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   if (patron < 0) return refuse(Status.badEnvironment, 5);
   const may = check(state, caller, slot, a, b, ALL_RIGHTS);
   if (may !== Status.ok) return refuse(may, 2);
-  const fit = checkRoot(state, caller, root, slot, 1);
+  if (!mayBePatron(state, caller, slot, patron)) return refuse(Status.notPermitted, 5);
+  const fit = checkRoot(state, caller, root, slot, 1, 2);
   if (fit.status !== Status.ok) return fit;
 
   makeRoot(state, root, index);
   return ok(makeEnv(state, index, root, a, b, caller, patron));
+}
+
+function mayBePatron(state: State, caller: number, slot: number, patron: number): boolean {
+  if (patron === state.env.get(caller, Env.patron)) return true;
+  return checkEnv(state, caller, slot, patron) === Status.ok;
 }
 
 /** Fills row `index`; what the previous holder left in it is cleared. Returns the id. */
@@ -128,13 +136,16 @@ export function kill(state: State, env: number, exitStatus: number): void {
   const patron = state.env.get(env, Env.patron);
   if (patron !== env) {
     state.env.add(patron, Env.events, 1);
-    if (state.stateOf(patron) === EnvState.sleeping) state.env.put(patron, Env.state, EnvState.ready);
+    if (state.stateOf(patron) === EnvState.sleeping)
+      state.env.put(patron, Env.state, EnvState.ready);
   }
 }
 
 /**
  * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
- * page again, by the access list that it had.
+ * page again, by the access list that it had. Callers that still wait in its queue are told first
+ * that it is no more, RELEASE_MAX of them at a time: while more remain the answer is `again`. One
+ * that itself waits in the queue of a server stays until the server has passed it over.
  */
 export function envReap(state: State, caller: number, claim: Claims): Answer {
   const [id, slot] = [claim(0), claim(1)];
@@ -150,7 +161,9 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   if (state.env.get(env, Env.diskSubmitted) !== state.env.get(env, Env.diskDone)) {
     return refuse(Status.busy, 0);
   }
-  if (state.secret.get(env, Private.queueHead) !== 0) return refuse(Status.busy, 0);
+  if (isWaiting(state, env)) return refuse(Status.busy, 0);
+
+  if (!releaseCallers(state, env)) return { status: Status.again, value: 0 };
 
   // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
   if (state.cpu.get(0, Cpu.installed) === env) {
@@ -161,6 +174,32 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   state.machine.fence(env);
   state.env.put(env, Env.state, EnvState.free);
   return ok();
+}
+
+const RELEASE_MAX = 8; // callers released by one envReap
+
+/** A dead caller that a queue still links: the row's next holder would stand there in its place. */
+function isWaiting(state: State, env: number): boolean {
+  if (state.secret.get(env, Private.queueNext) !== 0) return true;
+  const partner = state.env.get(env, Env.partner);
+  return partner !== 0 && state.secret.get(partner, Private.queueTail) === env;
+}
+
+/** Takes callers out of the queue of a dead environment. True if none is left. */
+function releaseCallers(state: State, env: number): boolean {
+  const { secret } = state;
+  for (let n = 0; n < RELEASE_MAX; n++) {
+    const head = secret.get(env, Private.queueHead);
+    if (head === 0) return true;
+    const next = secret.get(head, Private.queueNext);
+    secret.put(env, Private.queueHead, next);
+    if (next === 0) secret.put(env, Private.queueTail, 0);
+    secret.put(head, Private.queueNext, 0);
+    if (state.stateOf(head) !== EnvState.calling) continue;
+    state.machine.contexts.setResult(head, Status.badEnvironment, 0);
+    wake(state, head);
+  }
+  return secret.get(env, Private.queueHead) === 0;
 }
 
 type Six = [number, number, number, number, number, number];

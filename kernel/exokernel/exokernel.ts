@@ -36,7 +36,15 @@ import { type KernelCall, ok } from './answer.ts';
 import { accessAdd, accessRemove, capDrop, capForge } from './capabilities.ts';
 import { consoleWrite } from './console.ts';
 import { completions, diskRequest, extentSplit, putExtent } from './disk.ts';
-import { envCreate, envDestroy, envReap, envStart, kill, makeEnv, startEnv } from './environments.ts';
+import {
+  envCreate,
+  envDestroy,
+  envReap,
+  envStart,
+  kill,
+  makeEnv,
+  startEnv,
+} from './environments.ts';
 import { ipcCall, ipcReplyWait, ipcWindow } from './ipc.ts';
 import {
   claimPage,
@@ -256,10 +264,15 @@ export class Exokernel implements Supervisor {
       cause === Cause.userException
         ? machine.contexts.failure(env)
         : `cause ${cause} at 0x${tval.toString(16)}, and no handler for it`;
-    const text = `environment ${state.id(env)}: ${why}\n`;
+    const text = `environment ${state.id(env)}: ${printable(why)}\n`;
     machine.console(0, new TextEncoder().encode(text));
     kill(state, env, -1);
   }
 }
+
+const WHY_MAX = 200; // characters
+
+/** What a program threw is its own text: one line, so that it cannot write another's obituary. */
+const printable = (text: string): string => text.slice(0, WHY_MAX).replace(/[^\x20-\x7e]/g, '?');
 
 type Six = [number, number, number, number, number, number];

@@ -7,16 +7,7 @@
  * Aegis (SOSP 1995), section 5.4; JOS, lab 4, for the page; Hyperkernel for the named window.
  */
 import { PTE_U, PTE_V, pte } from '../../machine/sv39.ts';
-import {
-  Env,
-  EnvState,
-  MAP_READ,
-  MAP_WRITE,
-  PageKind,
-  READ,
-  Status,
-  WRITE,
-} from '../abi.ts';
+import { Env, EnvState, MAP_READ, MAP_WRITE, PageKind, READ, Status, WRITE } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkOwned, putEntry } from './capabilities.ts';
 import { link } from './pages.ts';
@@ -189,7 +180,8 @@ function checkGrant(state: State, from: number, to: number, claim: Claims): Answ
   if (page === -1) return ok();
   const held = claim(6);
   const given = claim(7);
-  if (!isWord(held) || !isSlot(held & 0xff) || held >>> 8 !== 0) return refuse(Status.badArgument, 6);
+  if (!isWord(held) || !isSlot(held & 0xff) || held >>> 8 !== 0)
+    return refuse(Status.badArgument, 6);
   const owned = checkOwned(state, from, page, held & 0xff);
   if (owned.status !== Status.ok) return refuse(owned.status, 5 + owned.value);
   const rights = given & 0xff;
@@ -235,4 +227,3 @@ function commitGrant(state: State, to: number, claim: Claims): number {
   secret.put(to, Private.windowIndex, index + 1);
   return index + 1;
 }
-

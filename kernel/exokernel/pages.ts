@@ -27,15 +27,7 @@ import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkEnv, checkOwned, checkPage, putEntry } from './capabilities.ts';
-import {
-  CAP_VALID,
-  isEntry,
-  isIndex,
-  isPage,
-  isSlot,
-  PageRecord,
-  type State,
-} from './state.ts';
+import { CAP_VALID, isEntry, isIndex, isPage, isSlot, PageRecord, type State } from './state.ts';
 
 const LEDGER_RECORD = 16; // bytes
 const PER_LEDGER = PAGE_BYTES / LEDGER_RECORD; // records
@@ -106,12 +98,12 @@ export function tableCreate(state: State, caller: number, claim: Claims): Answer
   const top = above === PageKind.root;
   // The upper half of a root is the kernel's.
   if (!isIndex(index) || (top && index >= ENTRIES / 2)) return refuse(Status.badArgument, 1);
-  const owned = spendable(state, caller, page, slot, 2);
+  const owned = spendable(state, caller, page, slot, 2, 3);
   if (owned.status !== Status.ok) return owned;
   if (!top) {
-    const first = spendable(state, caller, ledger0, slot, 4);
+    const first = spendable(state, caller, ledger0, slot, 4, 3);
     if (first.status !== Status.ok) return first;
-    const second = spendable(state, caller, ledger1, slot, 5);
+    const second = spendable(state, caller, ledger1, slot, 5, 3);
     if (second.status !== Status.ok) return second;
     if (ledger0 === ledger1 || ledger0 === page) return refuse(Status.badArgument, 4);
     if (ledger1 === page) return refuse(Status.badArgument, 5);
@@ -125,7 +117,8 @@ export function tableCreate(state: State, caller: number, claim: Claims): Answer
     return refuse(Status.occupied, 1);
   }
 
-  const base = state.page.get(parent, PageRecord.base) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
+  const base =
+    state.page.get(parent, PageRecord.base) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
   machine.zeroPage(page);
   state.setKind(page, top ? PageKind.middle : PageKind.leaf, env);
   state.page.put(page, PageRecord.leaves, 0);
@@ -152,11 +145,12 @@ function spendable(
   page: number,
   slot: number,
   argument: number,
+  slotArgument: number,
 ): Answer {
   if (!isPage(state, page)) return refuse(Status.badArgument, argument);
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, argument);
   const owned = checkOwned(state, caller, page, slot);
-  if (owned.status !== Status.ok) return refuse(owned.status, owned.value === 0 ? argument : 3);
+  if (owned.status !== Status.ok) return refuse(owned.status, slotArgument);
   return isIdle(state, page) && !isShared(state, page) ? ok() : refuse(Status.busy, argument);
 }
 
@@ -261,11 +255,9 @@ export function pageMap(state: State, caller: number, claim: Claims): Answer {
 const isView = (kind: number): boolean =>
   kind === PageKind.leaf || kind === PageKind.middle || kind === PageKind.root;
 
+const MAP_ALL = MAP_READ | MAP_WRITE | MAP_SOFT;
 const isFlags = (n: number): boolean =>
-  Number.isInteger(n) &&
-  n >= 0 &&
-  (n & ~(MAP_READ | MAP_WRITE | MAP_SOFT)) === 0 &&
-  (n & MAP_READ) !== 0;
+  Number.isInteger(n) && n >= 0 && n <= MAP_ALL && (n & ~MAP_ALL) === 0 && (n & MAP_READ) !== 0;
 
 const rightsOf = (flags: number): number => READ | ((flags & MAP_WRITE) !== 0 ? WRITE : 0);
 
@@ -401,4 +393,3 @@ export function pageProtect(state: State, caller: number, claim: Claims): Answer
 export function pin(state: State, pages: readonly number[], by: number): void {
   for (const page of pages) state.page.add(page, PageRecord.pins, by);
 }
-

@@ -46,7 +46,7 @@ function giveBack(state: State, caller: number): void {
   state.cpu.put(0, Cpu.current, 0);
 }
 
-/** sleep(seen): waits until the caller's event count is no longer `seen`. The value is the count. */
+/** sleep(seen): waits until the caller's event count is not `seen`. The value is the count. */
 export function sleep(state: State, caller: number, claim: Claims): Answer | null {
   const seen = claim(0);
   if (!Number.isInteger(seen)) return refuse(Status.badArgument, 0);

@@ -30,7 +30,7 @@ export function upcallSet(state: State, caller: number, claim: Claims): Answer {
   return ok();
 }
 
-/** Forwards a fault. False: there is no handler, or no room for it, and the environment must die. */
+/** Forwards a fault. False: there is no handler, or no room for it: the environment must die. */
 export function pushFault(state: State, env: number, cause: number, address: number): boolean {
   const { machine, secret } = state;
   const entry = secret.get(env, Private.upcallEntry + Upcall.fault);
@@ -48,7 +48,7 @@ export function pushFault(state: State, env: number, cause: number, address: num
   return true;
 }
 
-/** Announces a slice boundary, unless none is wanted or one is outstanding. True if it was pushed. */
+/** Announces a slice boundary, unless none is wanted or one is outstanding. True: it was pushed. */
 export function pushSliceUpcall(state: State, env: number, kind: number): boolean {
   const { machine, secret } = state;
   const entry = secret.get(env, Private.upcallEntry + kind);

@@ -33,6 +33,8 @@ export interface Guest {
   readonly firstBlock: number;
   readonly blocks: number;
   readonly channel: number;
+  /** let its supervisor say to whom counters are attributed: for measuring tenants inside */
+  readonly accounts?: boolean;
 }
 
 /** Control registers of a guest: what a world switch reads out and what it writes in. */
@@ -87,7 +89,8 @@ export class Hypervisor implements Supervisor, Monitor {
       row.put(vm, Vm.channel, guest.channel);
       if (this.#config.backing === 'populate') populate(state, vm);
       const { pages, blocks, images } = guest;
-      const spec = { vm, pages, blocks, guestRoot: root, images };
+      const accounts = guest.accounts === true;
+      const spec = { vm, pages, blocks, guestRoot: root, images, accounts };
       return new VirtualMachine(machine, this, spec, guest.supervisor);
     });
   }
@@ -102,7 +105,9 @@ export class Hypervisor implements Supervisor, Monitor {
     if (last !== vm) {
       // A world switch: one guest's control registers out, the other's in.
       state.machine.moveRegisters((last < 0 ? 0 : GUEST_REGISTERS) + SWITCH_REGISTERS);
-      state.machine.attribute(state.vm.get(vm, Vm.channel) & 63);
+      if (this.#guests[vm]?.accounts !== true) {
+        state.machine.attribute(state.vm.get(vm, Vm.channel) & 63);
+      }
       state.cpu.put(0, Cpu.last, vm + 1);
     }
     if (state.vm.get(vm, Vm.pending) !== 0) {
@@ -148,12 +153,13 @@ export class Hypervisor implements Supervisor, Monitor {
     return this.#inline(vm, 'disk', () => doorbell(this.state, vm));
   }
 
-  console(vm: number, bytes: Uint8Array): void {
+  console(vm: number, channel: number, bytes: Uint8Array): void {
     const { state } = this;
     this.#inline(vm, 'console', () => {
       // The buffer is copied out of the guest, as its kernel had copied it out of its user.
       state.machine.work(Math.ceil(bytes.length / 8));
-      state.machine.console(state.vm.get(vm, Vm.channel), bytes);
+      const shared = this.#guests[vm]?.accounts === true;
+      state.machine.console(shared ? channel : state.vm.get(vm, Vm.channel), bytes);
     });
   }
 

@@ -14,7 +14,15 @@ export interface HypervisorConfig {
 }
 
 /** The closed vocabulary of exits: every exit has one of these causes, and is counted under it. */
-export const EXITS = ['timer', 'interrupt', 'wait', 'memory', 'disk', 'console', 'entropy'] as const;
+export const EXITS = [
+  'timer',
+  'interrupt',
+  'wait',
+  'memory',
+  'disk',
+  'console',
+  'entropy',
+] as const;
 export type Exit = (typeof EXITS)[number];
 
 /** Words of a virtual machine's row. */

@@ -18,7 +18,13 @@ import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts'
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import { type Locate, loadUser, readUser, storeUser } from '../../machine/user-memory.ts';
 import type { Regime } from '../../machine/walker.ts';
-import { Cause, type Context, type Machine, type PteUpdate, type Supervisor } from '../supervisor.ts';
+import {
+  Cause,
+  type Context,
+  type Machine,
+  type PteUpdate,
+  type Supervisor,
+} from '../supervisor.ts';
 import type { Exit } from './state.ts';
 
 /**
@@ -44,7 +50,7 @@ export interface Monitor {
   memory(vm: number, gpa: number): boolean;
   /** The disk's doorbell. False: the request makes no sense. */
   doorbell(vm: number): boolean;
-  console(vm: number, bytes: Uint8Array): void;
+  console(vm: number, channel: number, bytes: Uint8Array): void;
   entropy(vm: number): number;
 }
 
@@ -54,6 +60,8 @@ export interface VirtualMachineSpec {
   readonly blocks: number;
   readonly guestRoot: number; // page of the host's machine
   readonly images: readonly Image[];
+  /** whether its supervisor says to whom counters are attributed */
+  readonly accounts: boolean;
 }
 
 export class VirtualMachine implements Machine, LoopMachine {
@@ -233,8 +241,10 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.hart.now();
   }
 
-  /** To whom time counts is the host's to say. */
-  attribute(_owner: number): void {}
+  /** To whom time counts is the host's to say, unless it let the guest. */
+  attribute(owner: number): void {
+    if (this.#spec.accounts) this.hart.attribute(owner, this.hart.counters.layer);
+  }
 
   work(instructions: number): void {
     this.hart.charge('work', instructions);
@@ -247,9 +257,9 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   // ---- devices ----------------------------------------------------------------------------------
 
-  console(_channel: number, bytes: Uint8Array): void {
+  console(channel: number, bytes: Uint8Array): void {
     this.#exit('console', () => {
-      this.#monitor.console(this.#spec.vm, bytes);
+      this.#monitor.console(this.#spec.vm, channel, bytes);
     });
   }
 

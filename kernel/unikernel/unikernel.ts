@@ -9,15 +9,7 @@
  * a wild one is refused and not obeyed: a page number that does not exist, a row beyond a table.
  */
 import { assert } from '../../machine/assert.ts';
-import {
-  ENTRIES,
-  pte,
-  PTE_A,
-  PTE_D,
-  PTE_U,
-  PTE_V,
-  ptePpn,
-} from '../../machine/sv39.ts';
+import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { NEVER } from '../../machine/units.ts';
 import {
   Call,
@@ -94,6 +86,7 @@ interface Tables {
   readonly info: Table;
   readonly env: Table;
   readonly pageWord: Table;
+  readonly base: Table; // per table page: first virtual page that it translates
   readonly own: Table;
   readonly cpu: Table;
   readonly tag: Table;
@@ -133,6 +126,7 @@ export class Unikernel implements Supervisor {
       info: layout.table(1, 1024),
       env: layout.table(this.#config.environments, Env.words),
       pageWord: layout.table(machine.pages, 1),
+      base: layout.table(machine.pages, 1),
       own: layout.table(this.#config.environments, Own.words),
       cpu: layout.table(1, Cpu.words),
       tag: layout.table(TAGS, Tag.words),
@@ -380,6 +374,7 @@ export class Unikernel implements Supervisor {
     this.#m.zeroPage(root);
     writeDirectMap(this.#m, root);
     this.#setKind(root, PageKind.root, index);
+    this.#t.base.put(root, 0, 0);
     return [Status.ok, this.#makeEnv(index, root, caller, patron, 1)];
   }
 
@@ -451,6 +446,11 @@ export class Unikernel implements Supervisor {
     return this.#kind(table) === kind;
   }
 
+  /** First virtual page that a table translates. */
+  #base(table: number): number {
+    return this.#t.base.get(table, 0);
+  }
+
   #tableCreate(parent: number, index: number, page: number): Answer {
     const top = this.#kind(parent) === PageKind.root;
     if (!this.#place(parent, index, top ? PageKind.root : PageKind.middle)) {
@@ -458,6 +458,7 @@ export class Unikernel implements Supervisor {
     }
     this.#m.zeroPage(page);
     this.#setKind(page, top ? PageKind.middle : PageKind.leaf, this.#owner(parent));
+    this.#t.base.put(page, 0, this.#base(parent) + index * (top ? ENTRIES * ENTRIES : ENTRIES));
     this.#m.writePtes([{ table: parent, index, value: pte(page, PTE_V) }]);
     return OK;
   }
@@ -499,7 +500,8 @@ export class Unikernel implements Supervisor {
 
   #pageMap(table: number, index: number, page: number, flags: number): Answer {
     if (!this.#place(table, index, PageKind.leaf)) return [Status.wrongKind, 0];
-    if (!Number.isInteger(page) || page < 0 || page >= this.#m.pages) return [Status.badArgument, 2];
+    if (!Number.isInteger(page) || page < 0 || page >= this.#m.pages)
+      return [Status.badArgument, 2];
     const kept = flags & (MAP_READ | MAP_WRITE | MAP_SOFT);
     this.#m.writePtes([{ table, index, value: pte(page, kept | PTE_U | PTE_V) }]);
     return OK;
@@ -516,7 +518,10 @@ export class Unikernel implements Supervisor {
       if (((entries[n] ?? 0) & PTE_V) !== 0) updates.push({ table, index: index + n, value: 0 });
     }
     this.#m.writePtes(updates);
-    this.#m.fence(this.#owner(table));
+    const owner = this.#owner(table);
+    // Past a few entries one fence of the space is cheaper than one for each page.
+    if (updates.length > 4) this.#m.fence(owner);
+    else for (const { index: at } of updates) this.#m.fence(owner, this.#base(table) + at);
     return [Status.ok, updates.length];
   }
 
@@ -526,7 +531,7 @@ export class Unikernel implements Supervisor {
     if ((old & PTE_V) === 0) return [Status.absent, 1];
     const kept = (flags & (MAP_READ | MAP_WRITE | MAP_SOFT)) | (old & (PTE_A | PTE_D));
     this.#m.writePtes([{ table, index, value: pte(ptePpn(old), kept | PTE_U | PTE_V) }]);
-    this.#m.fence(this.#owner(table));
+    this.#m.fence(this.#owner(table), this.#base(table) + index);
     return OK;
   }
 
@@ -571,7 +576,8 @@ export class Unikernel implements Supervisor {
     const { env } = this.#t;
     if (patron === about) return;
     env.add(patron, Env.events, 1);
-    if (env.get(patron, Env.state) === EnvState.sleeping) env.put(patron, Env.state, EnvState.ready);
+    if (env.get(patron, Env.state) === EnvState.sleeping)
+      env.put(patron, Env.state, EnvState.ready);
   }
 
   #runner(index: number): number {
@@ -703,7 +709,12 @@ export class Unikernel implements Supervisor {
       if (!waits || env.get(client, Env.partner) !== caller) return [Status.notReady, 0];
       const index = this.#grant(client, claim(5), claim(7));
       if (index < 0) return [Status.notReady, 0];
-      this.#deliver(caller, client, [1, 2, 3, 4].map((n) => claim(n) | 0), index);
+      this.#deliver(
+        caller,
+        client,
+        [1, 2, 3, 4].map((n) => claim(n) | 0),
+        index,
+      );
       this.#wake(client);
     }
     const next = this.#dequeue(caller);
@@ -745,7 +756,7 @@ export class Unikernel implements Supervisor {
     }
   }
 
-  /** Maps a page into the receiver's window; its index + 1, 0 without a page, -1 if it cannot be. */
+  /** Maps a page into the receiver's window; index + 1, 0 without a page, -1 if it cannot be. */
   #grant(to: number, page: number, given: number): number {
     const { own } = this.#t;
     if (page === -1) return 0;
@@ -802,4 +813,3 @@ export class Unikernel implements Supervisor {
     }
   }
 }
-

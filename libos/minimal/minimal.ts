@@ -36,7 +36,15 @@ export class Minimal extends LibOS {
     const page = yield* this.#pages.take(0);
     if (page < 0) return false;
     const index = Math.floor(address / PAGE);
-    const { status } = yield* this.sys.pageMap(this.#leaf, index, page, 0, 0, MAP_READ | MAP_WRITE, 0);
+    const { status } = yield* this.sys.pageMap(
+      this.#leaf,
+      index,
+      page,
+      0,
+      0,
+      MAP_READ | MAP_WRITE,
+      0,
+    );
     return status === Status.ok;
   }
 

@@ -100,7 +100,7 @@ export class BlockCache {
     yield* this.#port.store(at, (yield* this.#port.load(at)) | DIRTY);
   }
 
-  /** Writes everything dirty, in block order, neighbours together, and flushes. False on an error. */
+  /** Writes everything dirty, in block order, neighbours together; flushes. False on an error. */
   *sync(): Op<boolean> {
     const dirty: { block: number; frame: number }[] = [];
     for (let frame = 0; frame < this.#spec.frames; frame++) {
@@ -111,7 +111,7 @@ export class BlockCache {
     let compared = 0;
     dirty.sort((a, b) => (compared++, a.block - b.block));
     if (this.#port.work(compared * 10) === undefined) yield* this.#port.fault();
-    for (let n = 0; n < dirty.length; ) {
+    for (let n = 0; n < dirty.length;) {
       const first = dirty[n]?.block ?? 0;
       const run = [];
       while (n < dirty.length && dirty[n]?.block === first + run.length) {
@@ -185,7 +185,8 @@ export class BlockCache {
     const run = [frame];
     while (run.length < DISK_BLOCKS_MAX) {
       const next = yield* this.#find(block + run.length);
-      if (next < 0 || ((yield* this.#port.load(this.#word(next, Frame.flags))) & DIRTY) === 0) break;
+      if (next < 0 || ((yield* this.#port.load(this.#word(next, Frame.flags))) & DIRTY) === 0)
+        break;
       run.push(next);
     }
     if (!(yield* this.#transfer(block, run, DISK_WRITE))) return false;

@@ -1,6 +1,6 @@
 /**
  * Finding a free page by reading the kernel's exposed page table: no call, one load an entry.
- * What is read may be stale by the time of the allocation; then the kernel refuses and one looks on.
+ * What is read may be stale by the time of the allocation: then the kernel refuses, one looks on.
  */
 import { Info, PageKind, Start, Status } from '../../kernel/abi.ts';
 import type { Op, Syscalls } from '../syscalls.ts';

@@ -138,7 +138,10 @@ export class FileClient {
    * one a page, so sets must come in order: whoever makes one is alone, by the order of the sets.
    */
   *#makeSet(set: number): Op<number> {
-    while (set > 0 && (yield* this.#shared.control(Control.windows + set * WINDOW_PAGES - 1)) === 0) {
+    while (
+      set > 0 &&
+      (yield* this.#shared.control(Control.windows + set * WINDOW_PAGES - 1)) === 0
+    ) {
       yield* this.#sys.yieldTo(yield* this.#shared.control(Control.init));
     }
     const pages = yield* this.#shared.takeMany(WINDOW_PAGES);

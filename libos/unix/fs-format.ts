@@ -3,7 +3,7 @@
  * data. Everything is little-endian words.
  *
  *     block 0    magic, blocks, bitmap blocks, inode blocks, first data block
- *     inode      kind, bytes, DIRECT block numbers, indirect block, double indirect block: 128 bytes
+ *     inode      kind, bytes, DIRECT block numbers, indirect and double indirect block: 128 bytes
  *     directory  records: inode, bytes of the record | bytes of the name << 16, name, padding to 4
  *
  * Block number 0 in an inode is a hole. Inode 0 is nobody; inode 1 is the root.

@@ -80,8 +80,7 @@ export class FileServer {
       // A client that died meanwhile cannot be answered.
       if (message.status !== Status.ok) message = yield* this.#sys.ipcReplyWait(-1, []);
       client = message.from;
-      reply =
-        message.granted >= 0 ? [message.granted] : yield* this.#serve(message.words);
+      reply = message.granted >= 0 ? [message.granted] : yield* this.#serve(message.words);
     }
   }
 
@@ -289,7 +288,7 @@ export class FileServer {
     const size = yield* this.#field(inode, Inode.bytes);
     const count = Math.min(bytes, WINDOW_BYTES, Math.max(0, size - offset));
     const blocks = Math.ceil(size / BLOCK);
-    for (let done = 0; done < count; ) {
+    for (let done = 0; done < count;) {
       const from = (offset + done) % BLOCK;
       const n = Math.floor((offset + done) / BLOCK);
       const part = Math.min(count - done, BLOCK - from);
@@ -298,7 +297,13 @@ export class FileServer {
       const ok =
         block === 0
           ? this.#port.fill(window + done, 0, part)
-          : yield* this.#copyFrom(block, Math.min(READ_AHEAD, blocks - n - 1), from, window + done, part);
+          : yield* this.#copyFrom(
+              block,
+              Math.min(READ_AHEAD, blocks - n - 1),
+              from,
+              window + done,
+              part,
+            );
       if (ok === undefined) yield* this.#port.fault();
       else if (ok < 0) return Errno.EIO;
       done += part;
@@ -306,13 +311,7 @@ export class FileServer {
     return count;
   }
 
-  *#copyFrom(
-    block: number,
-    ahead: number,
-    from: number,
-    to: number,
-    bytes: number,
-  ): Op<number> {
+  *#copyFrom(block: number, ahead: number, from: number, to: number, bytes: number): Op<number> {
     const address = yield* this.#c.get(block, ahead);
     if (address < 0) return -1;
     if (this.#port.copy(to, address + from, bytes) === undefined) yield* this.#port.fault();
@@ -455,7 +454,10 @@ export class FileServer {
         const length = view.getUint16(offset + 4, true);
         if (length < RECORD_HEADER || offset + length > BLOCK) return Errno.EIO;
         const inode = view.getUint32(offset, true);
-        if (inode !== 0 && sameName(bytes, offset + RECORD_HEADER, view.getUint16(offset + 6, true), name)) {
+        if (
+          inode !== 0 &&
+          sameName(bytes, offset + RECORD_HEADER, view.getUint16(offset + 6, true), name)
+        ) {
           found = { inode, offset: base + offset };
           break;
         }
@@ -504,10 +506,11 @@ export class FileServer {
       const bytes = new Uint8Array(BLOCK);
       if (this.#port.read(address, bytes, 0, BLOCK) === undefined) yield* this.#port.fault();
       const view = new DataView(bytes.buffer);
-      for (let offset = 0; offset < BLOCK; ) {
+      for (let offset = 0; offset < BLOCK;) {
         const length = view.getUint16(offset + 4, true);
         if (length < RECORD_HEADER) return Errno.EIO;
-        const used = view.getUint32(offset, true) === 0 ? 0 : recordBytes(view.getUint16(offset + 6, true));
+        const used =
+          view.getUint32(offset, true) === 0 ? 0 : recordBytes(view.getUint16(offset + 6, true));
         if (length - used >= need) {
           yield* this.#work((offset + length) * WORK.scanByte);
           if (used > 0) {
@@ -572,7 +575,7 @@ export class FileServer {
       if (this.#port.read(address, bytes, 0, BLOCK) === undefined) yield* this.#port.fault();
       yield* this.#work(BLOCK * WORK.scanByte);
       const view = new DataView(bytes.buffer);
-      for (let offset = 0; offset < BLOCK; ) {
+      for (let offset = 0; offset < BLOCK;) {
         const length = view.getUint16(offset + 4, true);
         if (length < RECORD_HEADER) return false;
         const isParent = bytes[offset + 8] === 0x2e && bytes[offset + 9] === 0x2e;
@@ -587,7 +590,8 @@ export class FileServer {
   /** A block of a directory's records, raw, to the window. */
   *#list(inode: number, offset: number, window: number): Op<Reply> {
     const kind = yield* this.#field(inode, Inode.kind);
-    if (kind !== InodeKind.directory) return [kind === InodeKind.file ? Errno.ENOTDIR : Errno.ENOENT];
+    if (kind !== InodeKind.directory)
+      return [kind === InodeKind.file ? Errno.ENOTDIR : Errno.ENOENT];
     const size = yield* this.#field(inode, Inode.bytes);
     if (offset >= size) return [0, offset];
     const block = yield* this.#blockOf(inode, Math.floor(offset / BLOCK), false);

@@ -5,16 +5,7 @@
  */
 import { Env, envIndex } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import {
-  at,
-  COMMON,
-  Control,
-  PAGE,
-  Pipe,
-  PIPE_BUFFERS,
-  PIPES,
-  SHARED_PIPES,
-} from './layout.ts';
+import { at, COMMON, Control, PAGE, Pipe, PIPE_BUFFERS, PIPES, SHARED_PIPES } from './layout.ts';
 import { Errno } from './process.ts';
 import type { Shared } from './shared.ts';
 
@@ -71,7 +62,8 @@ export class Pipes {
     const left = (yield* this.#get(pipe, end)) + by;
     yield* this.#set(pipe, end, left);
     yield* this.#shared.unlock();
-    if (left === 0) yield* this.#wake(pipe, end === Pipe.writers ? Pipe.readerWaits : Pipe.writerWaits);
+    if (left === 0)
+      yield* this.#wake(pipe, end === Pipe.writers ? Pipe.readerWaits : Pipe.writerWaits);
   }
 
   *read(pipe: number, va: number, bytes: number): Op<number> {
@@ -119,7 +111,7 @@ export class Pipes {
 
   *#move(pipe: number, position: number, va: number, bytes: number, put: boolean): Op<void> {
     const ring = at(PIPE_BUFFERS + pipe);
-    for (let done = 0; done < bytes; ) {
+    for (let done = 0; done < bytes;) {
       const from = (position + done) & (PAGE - 1);
       const part = Math.min(bytes - done, PAGE - from);
       const moved = put
@@ -130,12 +122,7 @@ export class Pipes {
     }
   }
 
-  *#wait(
-    pipe: number,
-    word: number,
-    seen: number,
-    still: (this: Pipes) => Op<boolean>,
-  ): Op<void> {
+  *#wait(pipe: number, word: number, seen: number, still: (this: Pipes) => Op<boolean>): Op<void> {
     yield* this.#set(pipe, word, this.#self);
     // Looked at again after leaving word: the other end may have moved in between.
     if (yield* still.call(this)) yield* this.#sys.sleep(seen);

@@ -86,7 +86,7 @@ export interface Process {
   heap(bytes: number): Op<number>;
 
   // Processes.
-  /** A copy of this process, copy on write; it runs child function number `child`. Returns its pid. */
+  /** A copy of this process, copy on write, at child function number `child`. Returns its pid. */
   fork(child: number, argument: number): Op<number>;
   /** Replaces the program; returns only on failure. */
   exec(program: string, args: readonly string[]): Op<number>;

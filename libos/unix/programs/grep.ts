@@ -65,7 +65,7 @@ class Search {
       const { bytes, whole } = reader;
       io.port.work(whole * perByte) ?? (yield* io.port.fault());
       let counted = 0;
-      for (let at = 0; at < whole; ) {
+      for (let at = 0; at < whole;) {
         const found = indexOf(bytes, pattern, at, whole);
         if (found < 0) break;
         const start = found === 0 ? 0 : bytes.lastIndexOf(NEWLINE, found - 1) + 1;

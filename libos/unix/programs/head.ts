@@ -30,7 +30,7 @@ function* printLines(io: Io, fd: number, lines: number): Op<number> {
   const { process, port } = io;
   const buffer = yield* io.buffer();
   const bytes = new Uint8Array(BUFFER);
-  for (let left = lines; left > 0; ) {
+  for (let left = lines; left > 0;) {
     const got = yield* process.read(fd, buffer, BUFFER);
     if (got <= 0) return got;
     port.read(buffer, bytes, 0, got) ?? (yield* port.fault());

@@ -147,7 +147,7 @@ export class Output {
 
   *put(bytes: Uint8Array, from = 0, to: number = bytes.length): Op<void> {
     const { port } = this.#io;
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       const part = Math.min(yield* this.#room(), to - at);
       port.write(this.#base + this.#used, bytes, at, part) ?? (yield* port.fault());
       this.#used += part;
@@ -162,7 +162,7 @@ export class Output {
   /** Bytes that lie in simulated memory already. */
   *copy(address: number, bytes: number): Op<void> {
     const { port } = this.#io;
-    for (let at = 0; at < bytes; ) {
+    for (let at = 0; at < bytes;) {
       const part = Math.min(yield* this.#room(), bytes - at);
       port.copy(this.#base + this.#used, address + at, part) ?? (yield* port.fault());
       this.#used += part;

@@ -30,7 +30,10 @@ export const ls: Program = {
       }
       if (n > 0 || files.length > 0) yield* io.out.text('\n');
       if (operands.length > 1) yield* io.out.text(`${path}:\n`);
-      yield* printSorted(io, names.filter((name) => flags.has('A') || !name.startsWith('.')));
+      yield* printSorted(
+        io,
+        names.filter((name) => flags.has('A') || !name.startsWith('.')),
+      );
     }
     return yield* io.end();
   },

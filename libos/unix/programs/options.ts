@@ -16,12 +16,7 @@ export interface Options {
  * @param valued letters of the flags that take a value
  * @param permute false: the first operand ends the flags, as for programs that run others
  */
-export function* parseOptions(
-  io: Io,
-  known: string,
-  valued = '',
-  permute = true,
-): Op<Options> {
+export function* parseOptions(io: Io, known: string, valued = '', permute = true): Op<Options> {
   const flags = new Set<string>();
   const values = new Map<string, string>();
   const operands: string[] = [];

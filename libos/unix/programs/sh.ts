@@ -1,6 +1,6 @@
 /**
- * sh: `sh -c SCRIPT`. Each stage of a pipeline is a fork. No object of this program survives one, so
- * the script lies in the heap and with it a record for the stage, by which the child finds its
+ * sh: `sh -c SCRIPT`. Each stage of a pipeline is a fork. No object of this program survives one:
+ * the script lies in the heap, and with it a record for the stage, by which the child finds its
  * command and the pipes that it stands between:
  *
  *     word 0: address of the command's text | 1: its bytes

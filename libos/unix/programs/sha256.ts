@@ -5,7 +5,7 @@
 
 const BLOCK = 64;
 
-/** The first 32 bits of the fractional parts of roots of the first primes: sections 4.2.2, 5.3.3. */
+/** First 32 bits of the fractional parts of roots of the first primes: sections 4.2.2, 5.3.3. */
 const primes = [...Array(312).keys()].slice(2).filter((n) => {
   for (let d = 2; d * d <= n; d++) if (n % d === 0) return false;
   return true;

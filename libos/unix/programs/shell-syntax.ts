@@ -38,6 +38,7 @@ const OPERATORS = ';\n|<>';
 /** Has a meaning that is not understood here. */
 const FOREIGN = '&()$`*?[';
 const FOREIGN_IN_QUOTES = '$`';
+const ESCAPED_IN_QUOTES = '\\"$`\n';
 
 /** The pipelines of a script, as places in it. Throws SyntaxProblem. */
 export function parseScript(script: string): readonly Pipeline[] {
@@ -97,11 +98,13 @@ const END: Token = { kind: 'operator', text: '\n', start: 0, end: 0, quoted: fal
 
 function tokens(text: string): Token[] {
   const found: Token[] = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const character = text.charAt(at);
     if (BLANK.includes(character)) at++;
-    else if (character === '#') at = text.indexOf('\n', at) < 0 ? text.length : text.indexOf('\n', at);
-    else if (OPERATORS.includes(character)) {
+    else if (character === '#') {
+      const end = text.indexOf('\n', at);
+      at = end < 0 ? text.length : end;
+    } else if (OPERATORS.includes(character)) {
       if (character === '>' && text.charAt(at + 1) === '>') {
         throw new SyntaxProblem('unsupported: >>');
       }
@@ -142,8 +145,9 @@ function readWord(text: string, start: number): Token {
       if (at >= text.length) throw new SyntaxProblem('syntax error: unterminated quoted string');
       const inner = text.charAt(at);
       if (character === '"' && FOREIGN_IN_QUOTES.includes(inner)) refuse(inner);
-      const escapes = character === '"' && inner === '\\' && '\\"$`\n'.includes(text.charAt(at + 1));
-      if (!escapes || at + 1 >= text.length) word += inner;
+      const next = text.charAt(at + 1);
+      const escapes = character === '"' && inner === '\\' && next !== '';
+      if (!escapes || !ESCAPED_IN_QUOTES.includes(next)) word += inner;
       else if (text.charAt(++at) !== '\n') word += text.charAt(at);
     }
   }

@@ -87,7 +87,7 @@ function* readAll(
 function* indexLines(io: Io, bytes: Uint8Array, delimiter: number): Op<Int32Array> {
   io.port.work(bytes.length * WORK.scanByte) ?? (yield* io.port.fault());
   const index: number[] = [];
-  for (let start = 0; start < bytes.length; ) {
+  for (let start = 0; start < bytes.length;) {
     const end = bytes.indexOf(delimiter, start);
     index.push(start, end - start);
     start = end + 1;
@@ -170,7 +170,7 @@ class Lines {
     return p === q ? 0 : x.sign * (p < q ? -1 : 1);
   }
 
-  /** The number that a line begins with, of any length: no leading or trailing zeros; sign 0 if 0. */
+  /** The number that a line begins with, of any length; no needless zeros, sign 0 if it is 0. */
   #number(line: number): { sign: number; whole: string; fraction: string } {
     const [offset, length] = this.entry(line);
     const bytes = this.#bytes;

@@ -29,7 +29,7 @@ function* collapse(io: Io, fd: number, counted: boolean): Op<number> {
     yield* io.out.copy(reader.base + kept, keptEnd - kept);
     yield* io.out.text('\n');
   };
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     if (at >= reader.whole) {
       const moved = kept;
       const was = reader.whole;

@@ -23,16 +23,17 @@ export const wc: Program = {
     const io = new Io(process);
     const { flags, operands } = yield* parseOptions(io, 'lwc');
     const shown = (letter: string): boolean => flags.size === 0 || flags.has(letter);
-    const columns = flags.size === 0 ? 3 : flags.size;
-    const width = operands.length < 2 && columns === 1 ? 1 : yield* widthFor(process, operands);
+    const alone = operands.length < 2 && flags.size === 1;
+    const width = alone ? 1 : yield* widthFor(process, operands);
     const total: Counts = { lines: 0, words: 0, bytes: 0 };
     const print = function* (counts: Counts, name: string): Op<void> {
-      const { lines, words, bytes } = counts;
-      const numbers = [shown('l') ? [lines] : [], shown('w') ? [words] : [], shown('c') ? [bytes] : []]
-        .flat()
-        .map((n) => String(n).padStart(width));
+      const columns = [];
+      if (shown('l')) columns.push(String(counts.lines).padStart(width));
+      if (shown('w')) columns.push(String(counts.words).padStart(width));
+      if (shown('c')) columns.push(String(counts.bytes).padStart(width));
+      if (name !== '') columns.push(name);
       io.port.work(WORK.formatLine) ?? (yield* io.port.fault());
-      yield* io.out.text(`${numbers.join(' ')}${name === '' ? '' : ` ${name}`}\n`);
+      yield* io.out.text(`${columns.join(' ')}\n`);
     };
     yield* io.forEachInput(operands, function* (fd, name) {
       const counts: Counts = { lines: 0, words: 0, bytes: 0 };

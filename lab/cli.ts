@@ -1,0 +1,231 @@
+/**
+ * The command line. Exit status 0: done, and every output verified; 1: something is not verified;
+ * 2: the command makes no sense, one line says why; 70: the simulator itself failed.
+ */
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, resolve } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { PROFILES } from '../machine/costs.ts';
+import { compare, type Comparison, InternalFailure, json, writeWhole } from './compare.ts';
+import { parametersFor } from './experiment.ts';
+import { explain, EXPLAINED } from './explain.ts';
+import { type Mode, MODES, type Parameters } from './modes.ts';
+import { legend, number, table, why } from './report.ts';
+import { defaultTree, loadTree, UsageError } from './tree.ts';
+import { type Workload, WORKLOADS } from './workloads.ts';
+
+const DISK_MAX = 1024; // MiB a tenant, unless --disk says otherwise
+
+interface CompareOptions {
+  readonly input?: string;
+  readonly workload?: readonly Workload[];
+  readonly mode?: readonly Mode[];
+  readonly json?: string;
+  readonly profile: string;
+  readonly seed: number;
+  readonly memory?: number;
+  readonly slice?: number;
+  readonly backing?: Parameters['backing'];
+  readonly secondStage?: Parameters['secondStage'];
+  readonly walkCaches: boolean;
+  readonly jobs: number;
+  readonly disk: number;
+  readonly watchdog: number;
+}
+
+const typescript = dirname(createRequire(import.meta.url).resolve('typescript/package.json'));
+
+/** A list of names out of `known`, comma-separated. */
+function choice<T>(what: string, known: readonly T[], name: (item: T) => string) {
+  return (text: string): T[] =>
+    text.split(',').map((word) => {
+      const found = known.find((item) => name(item) === word.trim());
+      if (found !== undefined) return found;
+      throw new InvalidArgumentError(
+        `no ${what} '${word.trim()}'; there are ${known.map(name).join(', ')}`,
+      );
+    });
+}
+
+function whole(least: number) {
+  return (text: string): number => {
+    const n = Number(text);
+    if (text.trim() !== '' && Number.isSafeInteger(n) && n >= least) return n;
+    throw new InvalidArgumentError(`a whole number from ${least} up, please`);
+  };
+}
+
+function program(): Command {
+  const command = new Command('exoscope')
+    .description('The same library OS on an exokernel and in virtual machines, counted.')
+    .configureOutput({ outputError: () => undefined })
+    .showHelpAfterError(false)
+    .exitOverride();
+  command
+    .command('compare', { isDefault: true })
+    .description(
+      'run workloads on real files in every mode, verify, and say what each cost and why',
+    )
+    .option(
+      '--input <dir>',
+      'directory of real files; default: the type declarations of TypeScript',
+    )
+    .option(
+      '--workload <names>',
+      'some of the workloads',
+      choice('workload', WORKLOADS, (w) => w.name),
+    )
+    .option(
+      '--mode <names>',
+      'some of the modes',
+      choice('mode', MODES, (mode) => mode),
+    )
+    .option('--json <file>', 'write the results there as well')
+    .addOption(
+      new Option('--profile <name>', 'cost profile')
+        .choices(PROFILES.map(({ name }) => name))
+        .default(PROFILES[0]?.name),
+    )
+    .option('--seed <n>', 'of entropy and mishaps', whole(1), 1)
+    .option('--memory <pages>', 'pages that each tenant may use', whole(1024))
+    .option('--slice <cycles>', 'length of a time slice', whole(20_000))
+    .addOption(new Option('--backing <when>', 'of guest memory').choices(['populate', 'touch']))
+    .addOption(new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB']))
+    .option('--no-walk-caches', 'switch page-walk and nested translation caches off')
+    .option('--disk <MiB>', 'largest disk of a tenant', whole(1), DISK_MAX)
+    .option('--jobs <n>', 'runs at a time; 0: as many as cores', whole(0), 0)
+    .option('--watchdog <seconds>', 'host time a run may take without an access', whole(1), 60)
+    .action(async (options: CompareOptions) => {
+      process.exitCode = await runCompare(options);
+    });
+  command
+    .command('explain')
+    .description(`one event, step by step, modes in columns: ${EXPLAINED.join(', ')}`)
+    .addArgument(command.createArgument('<event>', 'which').choices(EXPLAINED))
+    .option(
+      '--mode <names>',
+      'some of the modes',
+      choice('mode', MODES, (mode) => mode),
+    )
+    .action((event: (typeof EXPLAINED)[number], options: { mode?: readonly Mode[] }) => {
+      process.stdout.write(explain(event, options.mode ?? ['bare', 'exokernel', 'vm']));
+    });
+  return command;
+}
+
+async function runCompare(options: CompareOptions): Promise<number> {
+  const tree = options.input === undefined ? defaultTree(typescript) : loadTree(options.input);
+  const workloads = options.workload ?? WORKLOADS;
+  const modes = options.mode ?? MODES;
+  const parameters: Partial<Parameters> = {
+    ...(options.memory === undefined ? {} : { quota: options.memory }),
+    ...(options.slice === undefined ? {} : { sliceCycles: options.slice }),
+    ...(options.backing === undefined ? {} : { backing: options.backing }),
+    ...(options.secondStage === undefined ? {} : { secondStage: options.secondStage }),
+    ...(options.backing === 'touch' ? { secondStage: '4KiB' as const } : {}),
+    walkCaches: options.walkCaches,
+  };
+  if (options.backing === 'touch' && options.secondStage === '2MiB') {
+    throw new UsageError('--backing touch goes with --second-stage 4KiB: megapages are populated');
+  }
+  for (const workload of workloads) {
+    const { blocks } = parametersFor(tree, workload);
+    if (blocks / 256 > options.disk) {
+      throw new UsageError(
+        `${workload.name} needs a disk of ${Math.ceil(blocks / 256)} MiB for this tree, ` +
+          `--disk allows ${options.disk}; raise it, or name a smaller --input`,
+      );
+    }
+  }
+  if (options.json !== undefined) checkWritable(options.json);
+
+  const spec: Comparison = {
+    workloads,
+    modes,
+    tree,
+    input: options.input === undefined ? null : resolve(options.input),
+    typescript,
+    profile: PROFILES.find(({ name }) => name === options.profile) ?? raise(options.profile),
+    seed: options.seed,
+    parameters,
+    jobs: options.jobs,
+    watchdog: options.watchdog,
+    progress: showProgress,
+  };
+  const { facts, skipped } = tree;
+  process.stdout.write(
+    `${number(facts.files)} files, ${number(facts.bytes)} bytes, two tenants, ` +
+      `profile ${spec.profile.name}, seed ${spec.seed}` +
+      `${skipped > 0 ? `; left out ${skipped} that are neither file nor directory` : ''}\n\n` +
+      `${legend(modes)}\n\n`,
+  );
+  const { results, mismatches } = await compare(spec);
+  endProgress();
+  process.stdout.write(`${table(results)}\n\n${why(results, spec.profile)}\n`);
+  if (options.json !== undefined) writeWhole(options.json, json(spec, results));
+  const wrong = results.filter(({ verified }) => !verified).length;
+  if (wrong === 0) {
+    process.stdout.write(
+      `\nverified: all ${results.length} outputs equal the host's own tools, byte for byte\n`,
+    );
+    return 0;
+  }
+  process.stdout.write(`\nNOT verified: ${wrong} of ${results.length}\n${mismatches.join('\n')}\n`);
+  return 1;
+}
+
+function raise(profile: string): never {
+  throw new UsageError(`--profile ${profile}: there are ${PROFILES.map((p) => p.name).join(', ')}`);
+}
+
+function checkWritable(file: string): void {
+  const directory = dirname(resolve(file));
+  try {
+    accessSync(directory, constants.W_OK);
+  } catch {
+    throw new UsageError(`--json ${file}: cannot write into ${directory}`);
+  }
+  if (existsSync(file) && statSync(file).isDirectory()) {
+    throw new UsageError(`--json ${file}: is a directory; name a file`);
+  }
+}
+
+function showProgress(done: number, all: number, what: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K[${done}/${all}] ${what}`);
+  else process.stderr.write(`[${done}/${all}] ${what}\n`);
+}
+
+function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+}
+
+/** One line, and the status that says whose mistake it was. */
+function fail(error: unknown): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0; // help or version was asked for
+    const text = error.message.replace(/^error: /, '').split('\n')[0] ?? '';
+    process.stderr.write(`exoscope: ${text} (exoscope --help lists what there is)\n`);
+    return 2;
+  }
+  if (error instanceof UsageError) {
+    process.stderr.write(`exoscope: ${error.message}\n`);
+    return 2;
+  }
+  if (error instanceof InternalFailure) {
+    process.stderr.write(`\nexoscope: ${error.message}\n`);
+    return 70;
+  }
+  process.stderr.write(
+    `\nexoscope: ${error instanceof Error ? (error.stack ?? '') : String(error)}\n`,
+  );
+  return 70;
+}
+
+try {
+  await program().parseAsync();
+} catch (error) {
+  process.exitCode = fail(error);
+  // A worker that loops for ever would keep the process.
+  if (process.exitCode === 70) process.exit(70);
+}

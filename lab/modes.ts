@@ -1,0 +1,127 @@
+/**
+ * The modes of every comparison: the same library OS and the same programs, on the same hardware
+ * with the same memory for each tenant, under different supervisors. This file is where they differ
+ * and the only one.
+ */
+import type { CostProfile } from '../machine/costs.ts';
+import type { Image } from '../machine/contexts.ts';
+import type { Medium } from '../machine/disk.ts';
+import { PhysicalMachine } from '../machine/physical.ts';
+import { Exokernel } from '../kernel/exokernel/exokernel.ts';
+import { Hypervisor } from '../kernel/hypervisor/hypervisor.ts';
+import type { HypervisorConfig } from '../kernel/hypervisor/state.ts';
+import type { Supervisor, Tenant } from '../kernel/supervisor.ts';
+import { Unikernel } from '../kernel/unikernel/unikernel.ts';
+
+export const MODES = ['bare', 'exokernel', 'vm', 'exokernel-in-vm'] as const;
+export type Mode = (typeof MODES)[number];
+
+/** What each mode is, in the words of the report. */
+export const MODE_TITLES: Readonly<Record<Mode, string>> = {
+  bare: 'unikernel on the machine, one tenant at a time: nothing is protected, the limit',
+  exokernel: 'exokernel on the machine, tenants side by side',
+  vm: 'unikernel in a virtual machine each, nested paging, tenants side by side',
+  'exokernel-in-vm': 'exokernel in one virtual machine: the price of the layer',
+};
+
+export interface Parameters {
+  /** pages that each tenant may use */
+  readonly quota: number;
+  /** blocks of each tenant's disk */
+  readonly blocks: number;
+  readonly sliceCycles: number;
+  readonly backing: HypervisorConfig['backing'];
+  readonly secondStage: HypervisorConfig['secondStage'];
+  readonly walkCaches: boolean;
+  readonly seed: number;
+}
+
+export const ENVIRONMENTS = 160; // rows of each kernel's table: two tenants of 64 processes, and some
+const SLICES = 16;
+const EXTENTS = 16;
+const MEGAPAGE = 512;
+
+export interface Built {
+  readonly machine: PhysicalMachine;
+  /** the hypervisor, where there is one: for its exits by cause */
+  readonly hypervisor: Hypervisor | null;
+}
+
+export interface Wiring {
+  readonly mode: Mode;
+  /** numbers of the tenants that run, from 1: their console channels and accounts */
+  readonly tenants: readonly number[];
+  readonly image: Image;
+  readonly medium: Medium;
+  readonly profile: CostProfile;
+  readonly parameters: Parameters;
+  readonly output: (channel: number, bytes: Uint8Array) => void;
+  readonly storm?: boolean;
+}
+
+/** Whether the mode runs all tenants at once; bare has no protection to run two. */
+export const sideBySide = (mode: Mode): boolean => mode !== 'bare';
+
+/** Pages of kernel tables that a machine of `pages` pages needs, generously. */
+const overhead = (pages: number): number => Math.ceil(pages * 0.03) + 320;
+
+const withOverhead = (pages: number): number => {
+  const all = pages + overhead(pages);
+  return Math.ceil(all / MEGAPAGE) * MEGAPAGE;
+};
+
+/** A machine in the given mode, booted as far as its supervisor. */
+export function build(wiring: Wiring): Built {
+  const { mode, tenants, image, medium, profile, parameters, output, storm } = wiring;
+  const { quota, blocks, sliceCycles, backing, secondStage, walkCaches, seed } = parameters;
+  const tenant = (n: number): Tenant => ({ image: 0, quota, firstBlock: n * blocks, blocks });
+  const exokernel = (): Exokernel =>
+    new Exokernel(
+      { environments: ENVIRONMENTS, slices: SLICES, sliceCycles, extents: EXTENTS },
+      tenants.map((_, n) => tenant(n)),
+    );
+  const unikernel = (channel: number): Unikernel =>
+    new Unikernel({ environments: ENVIRONMENTS, sliceCycles }, tenant(0), channel);
+
+  const hosted = mode === 'vm' || mode === 'exokernel-in-vm';
+  const guestPages = mode === 'vm' ? withOverhead(quota) : withOverhead(quota * tenants.length);
+  const guests = mode === 'vm' ? tenants.length : 1;
+  const pages = hosted
+    ? withOverhead(guestPages * guests) + MEGAPAGE
+    : withOverhead(quota * tenants.length);
+  const machine = new PhysicalMachine({
+    pages,
+    images: [image],
+    medium,
+    profile,
+    output,
+    seed,
+    walkCaches,
+    storm: storm === true,
+  });
+  if (!hosted) {
+    const supervisor: Supervisor = mode === 'bare' ? unikernel(tenants[0] ?? 1) : exokernel();
+    machine.boot(supervisor);
+    return { machine, hypervisor: null };
+  }
+  const guest = (
+    supervisor: Supervisor,
+    n: number,
+  ): ConstructorParameters<typeof Hypervisor>[1][0] => ({
+    supervisor,
+    images: [image],
+    pages: guestPages,
+    firstBlock: n * blocks,
+    blocks: mode === 'vm' ? blocks : blocks * tenants.length,
+    channel: tenants[n] ?? 1,
+    accounts: mode === 'exokernel-in-vm',
+  });
+  const hypervisor = new Hypervisor(
+    { sliceCycles, backing, secondStage },
+    mode === 'vm'
+      ? tenants.map((channel, n) => guest(unikernel(channel), n))
+      : [guest(exokernel(), 0)],
+  );
+  machine.boot(hypervisor);
+  return { machine, hypervisor };
+}

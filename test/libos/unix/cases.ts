@@ -1,0 +1,205 @@
+/**
+ * Scripts that the simulated programs and the host's own tools must answer with the same bytes and
+ * the same exit status: one table, run on the model of a process and on the real one.
+ */
+import type { Files } from './host.ts';
+
+export interface Case {
+  readonly name: string;
+  readonly script: string;
+  readonly files: Files;
+}
+
+/** Lines with many repetitions, from a linear congruential generator. */
+function manyLines(count: number): string {
+  let seed = 12_345;
+  const next = (below: number): number => {
+    seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+    return (seed >>> 8) % below;
+  };
+  return Array.from(
+    { length: count },
+    () => `${'function word '.slice(next(9), 3 + next(11))}${next(70)}\n`,
+  ).join('');
+}
+
+const EVERY_BYTE = Array.from({ length: 256 }, (_, n) => String.fromCharCode(n)).join('');
+
+export const AWKWARD: Files = {
+  empty: '',
+  plain: 'one\ntwo words\n\tthree  more words \nfunction four\n',
+  'no-newline': 'alpha\nbeta function',
+  newlines: '\n\n\n',
+  nul: 'a\0b\0\nfunction \0 x\n\0function',
+  binary: `${EVERY_BYTE}function${EVERY_BYTE}${EVERY_BYTE}`,
+  long: `${'x'.repeat(100_000)}function${'y'.repeat(70_000)}\nz\n${'w'.repeat(65_535)}\nfunction`,
+  longer: `${'q'.repeat(1_500_000)}\n${'q'.repeat(1_500_000)}\nq`,
+  lines: manyLines(20_000),
+  numbers:
+    '10\n9\n-3\n 2\n2\n\t2x\n' +
+    '1.5\n1.25\n1.250\n007\nabc\n\n-0\n0\n-\n.5\n-.5\n12345678901234567890\n' +
+    '12345678901234567891\n1e3\n+4\n7.\n10\n 10\n-10\n-10.5\n',
+  'with space': 'function in a name with a space\n',
+  "it's": 'quote function\n',
+  'say "hi"': 'double\nfunction\n',
+  '-dash': 'dash function\n',
+  '-n': 'flag function\n',
+  'back\\slash': 'function \\ backslash\n',
+  'new\nline': 'function in a name of two lines\n',
+  'return\rhere': 'function in a name with a return\n',
+  '\xe9t\xe9': 'summer function\n',
+  '.hidden': 'hidden function\n',
+  'dir/sub/deep/file': 'deep function\n',
+  'dir/b': 'b\n',
+  'dir/.c': 'c\n',
+  'dir/sub/a': 'function\nfunction\n',
+  'empty-dir/': '',
+  words: Array.from({ length: 100 }, (_, n) => 'word'.repeat(n)).join(' '),
+  items: 'one two\tthree\n  "four five" \'six "seven"\' eig\\ ht n"in"e ""\n\n"" ten\\\nten',
+};
+
+/** A name and a script on the awkward tree. */
+const TABLE: readonly (readonly [name: string, script: string])[] = [
+  ['cat: files', 'cat plain no-newline empty nul'],
+  ['cat: long and binary', 'cat long binary longer'],
+  ['cat: standard input and operands', 'cat plain | cat no-newline - empty'],
+  ['cat: missing, and a directory', 'cat plain nope dir no-newline'],
+  ['cat: a flag that is a name', 'cat -- -n -dash'],
+
+  ['wc: one file', 'wc plain'],
+  ['wc: several, with a total', 'wc plain no-newline empty nul binary long lines'],
+  ['wc: standard input', 'cat plain | wc'],
+  ['wc: one count of one input', 'wc -l plain; cat long | wc -c; wc -w binary; wc -l < plain'],
+  ['wc: two counts', 'wc -lc plain; cat lines | wc -l -w; wc -c -l plain empty'],
+  ['wc: words', 'wc -w plain newlines nul binary long'],
+  ['wc: a directory and a missing file', 'wc plain nope dir; wc dir; wc nope plain; wc -l dir'],
+  ['wc: dash among the names', 'cat plain | wc -l - no-newline'],
+  ['wc: nothing', 'cat empty | wc -lc'],
+
+  ['grep: plain', 'grep -aFHn function plain no-newline nul binary long lines'],
+  ['grep: standard input', 'cat plain | grep -aF function; cat nul | grep -aFHn function'],
+  ['grep: names by the number of files', 'grep -aF o plain; grep -aF o plain no-newline'],
+  ['grep: no names', 'grep -aFh o plain no-newline'],
+  ['grep: counts', 'grep -aFc function lines; grep -aFcHn function lines empty nul plain'],
+  ['grep: flags apart', 'grep -a -F -H -n a no-newline'],
+  ['grep: none', 'grep -aF absent plain lines'],
+  ['grep: everything', 'grep -aFn "" plain empty newlines no-newline'],
+  ['grep: a pattern twice in a line', 'grep -aFn ee plain'],
+  ['grep: missing file and directory', 'grep -aFHn function plain nope dir'],
+  ['grep: not fixed, but plain', 'grep -an words plain'],
+  ['grep: no final newline', 'grep -aFn beta no-newline'],
+  ['grep: a line of megabytes', 'grep -aFc q longer; grep -aFn q longer | wc -c'],
+  ['grep: awkward names', 'grep -aFHn function "with space" "it\'s" ./-dash -- -n \'say "hi"\''],
+
+  ['sort: bytes', 'sort plain; sort no-newline; sort nul; sort binary; sort empty; sort newlines'],
+  ['sort: many lines', 'sort lines'],
+  ['sort: long lines', 'sort long | wc; sort longer | wc -lc'],
+  ['sort: standard input', 'cat lines | sort -r'],
+  ['sort: several files', 'sort plain no-newline nul'],
+  ['sort: -u', 'sort -u lines; sort -ru numbers'],
+  ['sort: -n', 'sort -n numbers; sort -rn numbers; sort -n lines'],
+  ['sort: -n -u', 'sort -nu numbers; sort -nru numbers'],
+  ['sort: -z', 'sort -z nul; sort -rz nul; cat binary | sort -z'],
+  ['sort: missing', 'sort nope; sort plain nope'],
+  ['sort: a directory', 'sort dir'],
+
+  ['uniq: -c', 'sort lines | uniq -c'],
+  ['uniq: plain', 'uniq newlines; uniq plain; uniq no-newline; sort lines | uniq'],
+  ['uniq: unsorted', 'uniq -c lines | sort | head -n 3; uniq -c numbers; uniq -c nul'],
+  ['uniq: empty', 'uniq -c empty'],
+  ['uniq: long lines', 'uniq -c longer | wc -lc; uniq -c long'],
+  ['uniq: missing', 'uniq -c nope'],
+
+  ['ls: here', 'ls'],
+  ['ls: -A', 'ls -A dir; ls -1 -A'],
+  ['ls: operands', 'ls plain dir empty; ls dir dir/sub; ls empty-dir; ls plain'],
+  ['ls: missing', 'ls nope plain'],
+
+  ['cp: a file', 'cp long copy; cat copy | sha256sum; cp plain copy; cat copy'],
+  ['cp: into a directory', 'cp plain nul dir/sub; ls dir/sub; cat dir/sub/plain'],
+  ['cp: a tree', 'cp -r dir tree; find tree | sort; cat tree/sub/deep/file'],
+  ['cp: a tree into a directory', 'cp -r dir empty-dir; find empty-dir -type f | sort'],
+  ['cp: contents of a directory', 'cp -r dir/. empty-dir; find empty-dir -type f | sort'],
+  ['cp: a trailing slash', 'cp -r dir/ tree; cp -r dir/sub/ empty-dir; find tree empty-dir | sort'],
+  ['cp: onto itself', 'cp plain plain; cp plain ./plain; cat plain'],
+  ['cp: a directory without -r', 'cp dir tree; ls'],
+  ['cp: a directory onto a file', 'cp -r dir plain; cat plain'],
+  ['cp: missing', 'cp nope copy; ls; cp plain nope/copy; cp plain nul nope'],
+
+  ['sha256sum: files', 'sha256sum empty plain no-newline nul binary long longer'],
+  ['sha256sum: standard input', 'cat lines | sha256sum; sha256sum - < plain'],
+  ['sha256sum: an escaped name', 'sha256sum plain "back\\slash"'],
+  ['sha256sum: all names', 'find . -type f -print0 | sort -z | xargs -0 sha256sum'],
+  ['sha256sum: missing', 'sha256sum plain nope dir; exit'],
+
+  ['find: every file', 'find . -type f | sort'],
+  ['find: directories', 'find . -type d | sort; find dir -type d | sort'],
+  ['find: prefixes', 'find dir/ -type f | sort; find plain dir/sub -type f -print | sort'],
+  ['find: both kinds', 'find dir | sort'],
+  ['find: -print0', 'find . -type f -print0 | sort -z'],
+  ['find: empty', 'find empty-dir -type f -print0'],
+  ['find: missing', 'find nope -type f; find plain -type f'],
+
+  ['xargs: items', 'cat items | xargs -n 1 echo'],
+  ['xargs: a line', 'cat items | xargs echo a b'],
+  ['xargs: default command', 'seq 1 20 | xargs'],
+  ['xargs: -n', 'seq 1 10 | xargs -n 3 echo n; seq 1 4 | xargs -n2'],
+  ['xargs: no items', 'cat empty | xargs echo none; cat empty | xargs -r echo none'],
+  ['xargs: -0', 'find . -type f -print0 | sort -z | xargs -0 -r cat | sha256sum'],
+  ['xargs: -0 items as they are', 'cat nul | xargs -0 -n 1 echo'],
+  ['xargs: flags of the command', 'seq 1 3 | xargs echo -n -r; seq 1 3 | xargs -r -- echo -n'],
+  ['xargs: no input for the command', 'seq 1 3 | xargs -n 1 cat -; seq 1 3 | xargs -n 1 wc -c -'],
+  ['xargs: failure', 'seq 1 3 | xargs -n 1 false; echo after; seq 1 3 | xargs -n 1 false'],
+  ['xargs: no such command', 'seq 1 3 | xargs -n 1 nosuch'],
+  ['xargs: unmatched quote', 'echo "it\'s" | xargs echo'],
+  ['xargs: many', 'seq 1 200 | xargs -n 1 echo'],
+  ['xargs: many short items', 'seq 1 3000 | xargs echo | wc -wc'],
+
+  ['xargs: many long items', 'cat words | xargs echo | wc -w; cat words | xargs -n 40 true'],
+
+  ['echo', 'echo; echo a  b "c  d"; echo -n x; echo -n y z; echo - --'],
+  ['seq', 'seq 3; seq 2 5; seq -2 1; seq 5 2; seq 0; seq 1 20000 | sha256sum'],
+  ['seq: not a number', 'seq x'],
+  ['head', 'head plain; head -n 2 lines; head -n 0 plain; head -n 1 plain no-newline empty'],
+  ['head: standard input', 'cat lines | head -n 19999 | sha256sum; seq 1 100000 | head -n 3'],
+  ['head: long lines', 'head -n 1 longer | wc -c; cat longer | head -n2 | wc'],
+  ['head: missing', 'head -n 1 nope plain'],
+  ['head: a directory', 'head -n 1 dir'],
+  ['true', 'true'],
+  ['false', 'false'],
+  ['sync', 'sync; echo synced'],
+
+  ['sh: separators', 'echo a; echo b\necho c;\n\n  echo d ;echo e'],
+  ['sh: comments', 'echo a # b | c\n# all of it\necho d#e'],
+  ['sh: quotes', `echo 'a  "b"' "c 'd'" e\\ f 'g'"h"i '' "" \\'j\\'`],
+  ['sh: backslash in double quotes', 'echo "a\\"b" "c\\$d" "e\\\nf" g\\\nh'],
+  ['sh: a quoted quote', `cat 'it'\\''s'`],
+  ['sh: pipeline', 'cat lines | sort | uniq -c | sort -rn | head -n 5 | wc -lc'],
+  ['sh: pipeline over lines', 'echo a b |\n\n cat |\ncat'],
+  ['sh: status of the last', 'true | false'],
+  ['sh: status of the last, not the first', 'false | true'],
+  ['sh: not found', 'nosuch; echo after; nosuch'],
+  ['sh: not found in a pipeline', 'nosuch | cat; echo a | nosuch'],
+  ['sh: redirections', 'cat < plain > out; cat out; sort < lines >out; uniq -c < out | head -n 2'],
+  ['sh: redirections in front and together', '< plain > out cat; wc -l out; echo a>out; cat<out'],
+  ['sh: standard error', 'cat nope 2> out; wc -l out; cat nope 2>out plain; wc -l out; echo 2 >a'],
+  ['sh: a digit that is a word', 'echo 2 > out; cat out; echo "2"> out; cat out'],
+  ['sh: only a redirection', '> out; wc -c out; < nope'],
+  ['sh: a file that cannot be opened', 'cat < nope; echo after; cat plain > dir; echo a > nope/b'],
+  ['sh: cd', 'cd dir; ls; cd sub/deep; cat file; cd ../..; ls; cd ..; ls dir'],
+  ['sh: cd to nowhere', 'cd nope; ls dir; cd plain'],
+  ['sh: cd in a pipeline stays there', 'cd dir | cat; ls dir'],
+  ['sh: exit', 'echo a; exit 3; echo b'],
+  ['sh: exit with the last status', 'false; exit'],
+  ['sh: exit in a pipeline', 'exit 3 | cat; echo after; echo a | exit 4'],
+  ['sh: nothing', ''],
+  ['sh: blanks', ' \n\t\n '],
+  ['sh: within sh', `sh -c 'echo inner; sh -c "echo \\"in ner\\" | cat"; exit 5'`],
+  ['sh: many stages', `echo x${' | cat'.repeat(20)}`],
+];
+
+export const CASES: readonly Case[] = TABLE.map(([name, script]) => ({
+  name,
+  script,
+  files: AWKWARD,
+}));
