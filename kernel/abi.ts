@@ -42,9 +42,19 @@ export const Call = {
   extentSplit: 25, // extent, slot, new extent, blocks, name a, name b
   diskRequest: 26, // extent, slot, block, count, list address, page slot, flags
   consoleWrite: 27, // address, bytes
+  batch: 28, // address, count
 } as const;
 export type CallName = keyof typeof Call;
-export const CALL_COUNT = 28;
+export const CALL_COUNT = 29;
+
+/**
+ * How many arguments each call has, by number: a record of a batch is its number and so many words.
+ * Calls that may switch or wait cannot stand in a batch: -1.
+ */
+export const ARITY: readonly number[] = [
+  0, -1, -1, 2, 6, 6, -1, 2, 3, 2, 2, 6, 3, 7, 2, 7, 4, 4, 6, 1, 3, 2, 3, -1, -1, 6, 7, 2, -1,
+];
+export const BATCH_MAX = 32; // calls
 
 /** Statuses. 0 is success; the value of a refusal is the index of the argument at fault. */
 export const Status = {

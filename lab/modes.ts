@@ -36,7 +36,7 @@ export interface Parameters {
   readonly seed: number;
 }
 
-export const ENVIRONMENTS = 160; // rows of each kernel's table: two tenants of 64 processes, and some
+export const ENVIRONMENTS = 160; // rows of a kernel's table: two tenants of 64 processes, and spare
 const SLICES = 16;
 const EXTENTS = 16;
 const MEGAPAGE = 512;

@@ -2,10 +2,13 @@
  * Typed stubs of the kernel interface: one method per call, the same on every kernel. They trust
  * the kernel's answer and add nothing to it. A refusal is a value: check `status`.
  */
-import { Call, type Name } from '../kernel/abi.ts';
+import { BATCH_MAX, Call, type Name } from '../kernel/abi.ts';
 import type { CallResult, Op, UserPort } from '../machine/user-port.ts';
 
 export type { CallResult, Op, UserPort };
+
+/** Memory that a batch is written to. */
+export const BATCH_BYTES = 512;
 
 /** A page to grant with a message: which, by which slot of ours, what rights, as which entry. */
 export interface Grant {
@@ -149,6 +152,28 @@ export class Syscalls {
     flags: number,
   ): Op<CallResult> {
     return this.port.call(Call.diskRequest, extent, slot, block, count, list, pageSlot, flags);
+  }
+  /**
+   * Several calls in one crossing: lists of call number and arguments, written to `scratch` first
+   * (BATCH_BYTES of our memory). Stops at the first that is refused; returns how many were done.
+   */
+  *batch(scratch: number, calls: readonly (readonly number[])[]): Op<number> {
+    let from = 0;
+    while (from < calls.length) {
+      const words: number[] = [];
+      let count = 0;
+      for (const call of calls.slice(from, from + BATCH_MAX)) {
+        if ((words.length + call.length) * 4 > BATCH_BYTES) break;
+        words.push(...call);
+        count++;
+      }
+      const bytes = new Uint8Array(Int32Array.from(words).buffer);
+      if (this.port.write(scratch, bytes, 0, bytes.length) === undefined) yield* this.port.fault();
+      const { status, value } = yield* this.port.call(Call.batch, scratch, count);
+      if (status !== 0) return from + value;
+      from += count;
+    }
+    return from;
   }
   consoleWrite(address: number, bytes: number): Op<CallResult> {
     return this.port.call(Call.consoleWrite, address, bytes);

@@ -162,11 +162,7 @@ class UserContext implements Context, UserThreads {
 
   #enter(entry: number, args: readonly number[]): Op<void> | null {
     const start = isEntryNumber(entry) ? this.#entries[entry] : undefined;
-    if (start === undefined) return null;
-    // The entry is called by the first `next`, in user mode: user code runs nowhere else.
-    return (function* (): Op<void> {
-      yield* start(...args);
-    })();
+    return start === undefined ? null : started(start, args);
   }
 
   /** The level a trap is for: second-stage faults belong to whoever runs the guest. */
@@ -175,6 +171,14 @@ class UserContext implements Context, UserThreads {
     const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
     return { cause, tval, gpa: grip.gpa(port), level: second ? this.#level - 1 : this.#level };
   }
+}
+
+/**
+ * The entry is called by the first `next`, in user mode: user code runs nowhere else. One function
+ * for all threads, because V8 gives the generators of each closure a hidden class of their own.
+ */
+function* started(entry: Entry, args: readonly number[]): Op<void> {
+  yield* entry(...args);
 }
 
 function describe(error: unknown): string {
@@ -191,7 +195,7 @@ export class Contexts implements ContextPort {
   readonly #images: readonly Image[];
   readonly #regime: () => Regime;
   readonly #level: number;
-  readonly #contexts = new Map<number, UserContext>();
+  readonly #contexts: (UserContext | undefined)[] = []; // by number
   /** While a handler may be rolled back: how to undo what it did here. */
   undo: (() => void)[] | null = null;
 
@@ -203,13 +207,13 @@ export class Contexts implements ContextPort {
   }
 
   create(number: number, image: number, privilege: Privilege): void {
-    assert(!this.#contexts.has(number), 'contexts: a new context has an unused number');
+    assert(!this.exists(number), 'contexts: a new context has an unused number');
     const source = this.#images[image];
     assert(source !== undefined, 'contexts: the image exists');
     const entries = source.load(this.#hart.port);
     const made = new UserContext(this.#hart, this.#regime, this.#level, image, entries, privilege);
-    this.#contexts.set(number, made);
-    this.undo?.push(() => this.#contexts.delete(number));
+    this.#contexts[number] = made;
+    this.undo?.push(() => (this.#contexts[number] = undefined));
   }
 
   start(number: number, entry: number, args: readonly number[]): void {
@@ -220,12 +224,12 @@ export class Contexts implements ContextPort {
 
   destroy(number: number): void {
     const context = this.#at(number);
-    this.#contexts.delete(number);
-    this.undo?.push(() => this.#contexts.set(number, context));
+    this.#contexts[number] = undefined;
+    this.undo?.push(() => (this.#contexts[number] = context));
   }
 
   exists(number: number): boolean {
-    return this.#contexts.has(number);
+    return this.#contexts[number] !== undefined;
   }
 
   hasEntry(image: number, entry: number): boolean {
@@ -258,7 +262,7 @@ export class Contexts implements ContextPort {
       });
     }
     registers[STATUS] = status;
-    registers.set(values, VALUE);
+    for (let n = 0; n < values.length; n++) registers[VALUE + n] = values[n] ?? 0;
   }
 
   upcall(number: number, entry: number, args: readonly number[]): void {
@@ -282,7 +286,7 @@ export class Contexts implements ContextPort {
   }
 
   restore(number: number, pa: number, count: number): void {
-    assert(this.#contexts.has(number), 'contexts: the context exists');
+    assert(this.exists(number), 'contexts: the context exists');
     for (let n = 0; n < count; n++) this.#load(pa + n * 4);
   }
 
@@ -299,7 +303,7 @@ export class Contexts implements ContextPort {
   #store: (pa: number, value: number) => void = () => undefined;
 
   #at(number: number): UserContext {
-    const context = this.#contexts.get(number);
+    const context = this.#contexts[number];
     assert(context !== undefined, 'contexts: the context exists');
     return context;
   }

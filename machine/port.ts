@@ -94,6 +94,40 @@ class Done implements Op<number> {
   }
 }
 
+/**
+ * A kernel call, made when it is first asked for `next`. By hand and not a generator, which would
+ * be the largest part of what a trap costs: many may be under way, one of each waiting context.
+ */
+class Call implements Op<CallResult> {
+  readonly #port: UserPort;
+  readonly #number: number;
+  readonly #args: readonly number[];
+  #registers: Float64Array | null = null; // once it has trapped: where its answer will stand
+  constructor(port: UserPort, number: number, args: readonly number[]) {
+    this.#port = port;
+    this.#number = number;
+    this.#args = args;
+  }
+  next(): IteratorResult<unknown, CallResult> {
+    const registers = this.#registers;
+    if (registers === null) {
+      this.#registers = enterKernel(this.#port, this.#number, this.#args);
+      return { done: false, value: undefined };
+    }
+    const answer = { status: registers[STATUS] ?? 0, value: registers[VALUE] ?? 0 };
+    return { done: true, value: answer };
+  }
+  return(value: CallResult): IteratorResult<unknown, CallResult> {
+    return { done: true, value };
+  }
+  throw(error: unknown): IteratorResult<unknown, CallResult> {
+    throw error;
+  }
+  [Symbol.iterator](): this {
+    return this;
+  }
+}
+
 // Intrinsics taken before any user code runs: a buffer's own properties may lie about its size.
 const prototype: object = Object.getPrototypeOf(Uint8Array.prototype) as object;
 const getter = (name: string): ((array: Uint8Array) => unknown) => {
@@ -138,6 +172,8 @@ export interface Grip {
   setStorm(port: UserPort, storm: boolean): void;
 }
 export let grip: Grip; // assigned by the class below while it is being made
+/** Leaves number and arguments in the registers and traps; the registers. */
+let enterKernel: (port: UserPort, number: number, args: readonly number[]) => Float64Array;
 
 export class UserPort {
   readonly #mmu: UserMmu;
@@ -282,14 +318,8 @@ export class UserPort {
   // ---- calls and threads ------------------------------------------------------------------------
 
   /** ecall: a kernel call by number, with up to eight arguments in registers. */
-  *call(number: number, ...args: readonly number[]): Op<CallResult> {
-    if (this.#pending !== 0) throw new UnhandledTrap();
-    const registers = this.#registers;
-    registers[0] = number;
-    for (let n = 1; n < ARGUMENTS; n++) registers[n] = args[n - 1] ?? 0;
-    this.#raise(ECALL, 0, 0);
-    yield;
-    return { status: registers[STATUS] ?? 0, value: registers[VALUE] ?? 0 };
+  call(number: number, ...args: readonly number[]): Op<CallResult> {
+    return new Call(this, number, args);
   }
 
   /** Result register `n`, 0 the value: read it right after `call`, before any other trap. */
@@ -516,6 +546,14 @@ export class UserPort {
   }
 
   static {
+    enterKernel = (port, number, args) => {
+      if (port.#pending !== 0) throw new UnhandledTrap();
+      const registers = port.#registers;
+      registers[0] = number;
+      for (let n = 1; n < ARGUMENTS; n++) registers[n] = args[n - 1] ?? 0;
+      port.#raise(ECALL, 0, 0);
+      return registers;
+    };
     grip = {
       now: (port) => port.#base - (port.#pending === 0 ? port.#left : port.#saved),
       spend: (port, cycles) => {

@@ -15,8 +15,7 @@ const COMPARE = 4; // instructions of one prefix comparison of two-word names
 
 /** Whether name `a`, `b` is well formed: at most 7 bytes, nothing beyond its length. */
 export function isName(a: number, b: number): boolean {
-  if (!Number.isInteger(a) || !Number.isInteger(b) || a < 0 || a >= 2 ** 32) return false;
-  if (b < 0 || b >= 2 ** 32) return false;
+  if (!isWord(a) || !isWord(b)) return false;
   const length = a & 0xff;
   if (length > NAME_MAX) return false;
   return (a & ~maskA(length)) >>> 0 === 0 && (b & ~maskB(length)) >>> 0 === 0;

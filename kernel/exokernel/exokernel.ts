@@ -9,6 +9,8 @@
 import { assert } from '../../machine/assert.ts';
 import { NEVER } from '../../machine/units.ts';
 import {
+  ARITY,
+  BATCH_MAX,
   Call,
   CALL_COUNT,
   ENV_PAGES,
@@ -32,7 +34,7 @@ import {
   writeDirectMap,
 } from '../supervisor.ts';
 import { pte, PTE_U, PTE_V } from '../../machine/sv39.ts';
-import { type KernelCall, ok } from './answer.ts';
+import { type Answer, type Claims, type KernelCall, ok, refuse } from './answer.ts';
 import { accessAdd, accessRemove, capDrop, capForge } from './capabilities.ts';
 import { consoleWrite } from './console.ts';
 import { completions, diskRequest, extentSplit, putExtent } from './disk.ts';
@@ -105,6 +107,7 @@ const CALLS: readonly KernelCall[] = (() => {
     extentSplit,
     diskRequest,
     consoleWrite,
+    batch: nullCall, // performed by the kernel itself: see #batch
   };
   for (const [name, call] of Object.entries(named)) calls[Call[name as keyof typeof Call]] = call;
   assert(calls.length === CALL_COUNT, 'exokernel: each call number has its function');
@@ -252,8 +255,43 @@ export class Exokernel implements Supervisor {
       contexts.setResult(caller, Status.badCall, 0);
       return;
     }
-    const answer = call(state, caller, (n) => contexts.argument(caller, n + 1));
+    const claim = (n: number): number => contexts.argument(caller, n + 1);
+    const answer =
+      number === Call.batch ? this.#batch(state, caller, claim) : call(state, caller, claim);
     if (answer !== null) contexts.setResult(caller, answer.status, answer.value);
+  }
+
+  /**
+   * batch(address, count): performs 1 to BATCH_MAX calls in one crossing, in order, each as if it
+   * had been made alone; stops at the first that is refused. What was done before stays done. The
+   * value is how many were performed; of a refusal, the status is the refused call's.
+   */
+  #batch(state: State, caller: number, claim: Claims): Answer {
+    const { machine } = state;
+    let address = claim(0);
+    const count = claim(1);
+    if (!Number.isInteger(count) || count < 1) return refuse(Status.badArgument, 1);
+    if (count > BATCH_MAX) return refuse(Status.tooMany, 1);
+    for (let done = 0; done < count; done++) {
+      const number = machine.loadUser(address);
+      if (number === null) return { status: Status.badAddress, value: done };
+      machine.work(DECODE);
+      const arity = ARITY[number] ?? -1;
+      const call = CALLS[number];
+      if (arity < 0 || call === undefined) return { status: Status.badCall, value: done };
+      // Fetched once: what is checked is what is used.
+      const words: number[] = [];
+      for (let n = 1; n <= arity; n++) {
+        const word = machine.loadUser(address + n * 4);
+        if (word === null) return { status: Status.badAddress, value: done };
+        words.push(word);
+      }
+      const answer = call(state, caller, (n) => words[n] ?? 0);
+      if (answer === null) return { status: Status.badCall, value: done };
+      if (answer.status !== Status.ok) return { status: answer.status, value: done };
+      address += (arity + 1) * 4;
+    }
+    return ok(count);
   }
 
   /** What a program did is its own affair: its handler's, or its end. */

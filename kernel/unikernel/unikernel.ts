@@ -12,6 +12,8 @@ import { assert } from '../../machine/assert.ts';
 import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { NEVER } from '../../machine/units.ts';
 import {
+  ARITY,
+  BATCH_MAX,
   Call,
   CONSOLE_MAX,
   DISK_BLOCKS_MAX,
@@ -237,11 +239,15 @@ export class Unikernel implements Supervisor {
 
   /** One call. Null: the answer comes later, or was given. */
   #call(caller: number, claim: (n: number) => number): Answer {
+    return this.#perform(this.#m.contexts.argument(caller, 0), caller, claim);
+  }
+
+  #perform(number: number, caller: number, claim: (n: number) => number): Answer {
     const m = this.#m;
     const t = this.#t;
     m.work(DECODE);
     const page = (n: number): boolean => Number.isInteger(n) && n >= t.end && n < m.pages;
-    switch (m.contexts.argument(caller, 0)) {
+    switch (number) {
       case Call.null:
       case Call.capForge:
       case Call.capDrop:
@@ -319,7 +325,7 @@ export class Unikernel implements Supervisor {
         if (!Number.isInteger(position) || position < 0 || position >= POSITIONS) {
           return [Status.badArgument, 0];
         }
-        const free = m.contexts.argument(caller, 0) === Call.sliceFree;
+        const free = number === Call.sliceFree;
         t.info.put(0, Info.sliceVector + position, free ? 0 : claim(1));
         return OK;
       }
@@ -334,6 +340,8 @@ export class Unikernel implements Supervisor {
         return this.#ipcReplyWait(caller, claim);
       case Call.diskRequest:
         return this.#diskRequest(caller, claim);
+      case Call.batch:
+        return this.#batch(caller, claim(0), claim(1));
       case Call.consoleWrite: {
         if (!(claim(1) >= 0 && claim(1) <= CONSOLE_MAX)) return [Status.tooMany, 1];
         const bytes = m.readUser(claim(0), claim(1));
@@ -344,6 +352,23 @@ export class Unikernel implements Supervisor {
       default:
         return [Status.badCall, 0]; // extentSplit among them: there is one extent, the disk
     }
+  }
+
+  /** Several calls from one list: here they save nothing but the way in. */
+  #batch(caller: number, list: number, count: number): Answer {
+    let address = list;
+    if (!(count >= 1 && count <= BATCH_MAX)) return [Status.tooMany, 1];
+    for (let done = 0; done < count; done++) {
+      const number = this.#m.loadUser(address);
+      const arity = number === null ? -1 : (ARITY[number] ?? -1);
+      if (number === null || arity < 0) return [Status.badCall, done];
+      const words: number[] = [];
+      for (let n = 1; n <= arity; n++) words.push(this.#m.loadUser(address + n * 4) ?? 0);
+      const answer = this.#perform(number, caller, (n) => words[n] ?? 0);
+      if (answer === null || answer[0] !== Status.ok) return [answer?.[0] ?? Status.badCall, done];
+      address += (arity + 1) * 4;
+    }
+    return [Status.ok, count];
   }
 
   // ---- environments -----------------------------------------------------------------------------

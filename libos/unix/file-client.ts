@@ -3,7 +3,7 @@
  * one message per operation. The windows are pages granted to the server once and lent to one
  * process after another.
  */
-import { envIndex, Env, EnvState, READ, Status, WRITE } from '../../kernel/abi.ts';
+import { EnvState, READ, Status, WRITE } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import { FsOp, request } from './fs-protocol.ts';
 import {
@@ -97,7 +97,7 @@ export class FileClient {
     for (;;) {
       const { status, words: got } = yield* this.#sys.ipcCall(server, [request(op, set), ...words]);
       if (status === Status.ok) return got;
-      const state = yield* this.#shared.env(envIndex(server), Env.state);
+      const state = yield* this.#shared.stateOf(server);
       if (status !== Status.notReady || state === EnvState.zombie) return [Errno.EIO, 0, 0, 0];
       yield* this.#sys.yieldTo(yield* this.#shared.control(Control.init));
     }

@@ -21,6 +21,8 @@ export const PAGE = 4096;
 export const at = (page: number): number => page * PAGE;
 
 export const STACK = Start.stackPage;
+/** Where lists of batched calls are written: on the stack page, behind the upcall frames. */
+export const BATCH = STACK * 4096 + 512;
 export const INFO = Start.infoPage;
 export const ENVS = Start.envPages;
 export const UAREA = 24;

@@ -4,7 +4,7 @@
  * more than one store. Processes of one Unix trust one another's library; other tenants cannot
  * reach these pages.
  */
-import { Env, EnvState, Status } from '../../kernel/abi.ts';
+import { Env, envIndex, ENV_INDEX_BITS, EnvState, Status } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import {
   at,
@@ -144,6 +144,14 @@ export class Shared {
   /** A word of the exposed record of an environment. */
   env(index: number, word: number): Op<number> {
     return this.port.load(at(ENVS) + (index * Env.words + word) * 4);
+  }
+
+  /** State of the environment with this id; free if its row has another holder by now. */
+  *stateOf(id: number): Op<number> {
+    const index = envIndex(id);
+    const state = yield* this.env(index, Env.state);
+    const generation = yield* this.env(index, Env.generation);
+    return generation === id >>> ENV_INDEX_BITS ? state : EnvState.free;
   }
 
   /** Wakes an environment that sleeps, or will: an event for it. */

@@ -4,8 +4,8 @@
  */
 import {
   ALL_RIGHTS,
-  Env,
-  envIndex,
+  Call,
+  EnvState,
   Info,
   MAP_READ,
   MAP_SOFT_SHIFT,
@@ -17,6 +17,7 @@ import {
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import {
   at,
+  BATCH,
   BUILD_WINDOW,
   COMMON,
   CONTROL,
@@ -263,10 +264,20 @@ export class Space {
       yield* this.#shared.setRow(pid, Row.state, RowState.free);
       return null;
     }
-    const sys = this.#sys;
-    yield* sys.capForge(env, COMMON, COMMON, packName([account, COMMON]), ALL_RIGHTS);
-    yield* this.#hang(root, 0, [middle]);
-    yield* this.#hang(middle, 0, [leaf, ledger0, ledger1]);
+    const common = packName([account, COMMON]);
+    const control = yield* this.#shared.control(Control.shared + SHARED_CONTROL);
+    const map = (page: number, physical: number): number[] => [
+      Call.pageMap,
+      ...[leaf, page, physical, COMMON, 0, RW, COMMON],
+    ];
+    yield* this.#sys.batch(BATCH, [
+      [Call.capForge, env, COMMON, COMMON, common.a, common.b, ALL_RIGHTS],
+      [Call.tableCreate, root, 0, middle, COMMON, 0, 0, COMMON],
+      [Call.tableCreate, middle, 0, leaf, COMMON, ledger0, ledger1, COMMON],
+      map(STACK, stack),
+      map(UAREA, uarea),
+      map(sharedAt(SHARED_CONTROL), control),
+    ]);
     yield* this.through(
       BUILD_WINDOW,
       uarea,
@@ -285,14 +296,6 @@ export class Space {
         yield* put(User.tables + 2, ledger1);
       }.bind(this),
     );
-    const control = yield* this.#shared.control(Control.shared + SHARED_CONTROL);
-    for (const [page, physical] of [
-      [STACK, stack],
-      [UAREA, uarea],
-      [sharedAt(SHARED_CONTROL), control],
-    ] as const) {
-      yield* sys.pageMap(leaf, page, physical, COMMON, 0, RW, COMMON);
-    }
     const set = (word: number, value: number): Op<number> => this.#shared.setRow(pid, word, value);
     yield* set(Row.env, env);
     yield* set(Row.uarea, uarea);
@@ -329,19 +332,25 @@ export class Space {
     const tables = [child.leaf];
     for (let n = 0; n < leaves; n++) {
       if (this.#port.read(at(VIEWS + n), bytes, 0, PAGE) === undefined) yield* this.#port.fault();
+      const calls: number[][] = [];
+      const given: { readonly physical: number; readonly call: number }[] = [];
       for (let index = n === 0 ? HEAP : 0; index < ENTRIES; index++) {
         const entry = entries[index * 2] ?? 0;
         if ((entry & PTE_VALID) === 0) continue;
         const physical = entry >>> 10;
         if (tables[n] === undefined && !(yield* this.#childLeaves(child, tables, n))) return false;
-        const leaf = tables[n] ?? 0;
-        const { status } = yield* this.#sys.pageMap(leaf, index, physical, COMMON, 0, COW, COMMON);
-        if (status !== Status.ok) return false;
+        const theirs = tables[n] ?? 0;
+        given.push({ physical, call: calls.length });
+        calls.push([Call.pageMap, theirs, index, physical, COMMON, 0, COW, COMMON]);
         if ((entry & MAP_WRITE) !== 0) {
-          yield* this.#sys.pageProtect(yield* this.#leaf(n), index, COW, COMMON);
+          calls.push([Call.pageProtect, yield* this.#leaf(n), index, COW, COMMON]);
         }
         yield* this.#shared.keep(physical);
       }
+      const done = yield* this.#sys.batch(BATCH, calls);
+      if (done === calls.length) continue;
+      for (const { physical, call } of given) if (call >= done) yield* this.#shared.drop(physical);
+      return false;
     }
     return true;
   }
@@ -375,6 +384,7 @@ export class Space {
   /** Takes a dead process apart: every page, table and row of it is free again. */
   *bury(pid: number): Op<void> {
     const shared = this.#shared;
+    yield* shared.setRow(pid, Row.state, RowState.building); // nobody else may begin with it
     const env = yield* shared.row(pid, Row.env);
     const tables = yield* this.throughUarea(
       pid,
@@ -395,16 +405,17 @@ export class Space {
       yield* this.through(BUILD_WINDOW, leaf, MAP_READ, () =>
         this.#emptyLeaf(leaf, at(BUILD_WINDOW), n === 0 ? HEAP : 0),
       );
-      if (n === 0) {
-        for (let from = 0; from < HEAP; from += UNMAP_MAX) {
-          yield* this.#sys.pageUnmap(leaf, from, UNMAP_MAX, COMMON);
-        }
+      const rest: number[][] = [];
+      for (let from = 0; n === 0 && from < HEAP; from += UNMAP_MAX) {
+        rest.push([Call.pageUnmap, leaf, from, UNMAP_MAX, COMMON]);
       }
-      yield* this.#sys.tableDestroy(leaf, COMMON);
+      yield* this.#sys.batch(BATCH, [...rest, [Call.tableDestroy, leaf, COMMON]]);
       for (let k = 0; k < 3; k++) yield* shared.drop(tables[n + k] ?? 0);
     }
-    yield* this.#sys.tableDestroy(yield* shared.row(pid, Row.middle), COMMON);
-    yield* this.#sys.envReap(env, COMMON);
+    yield* this.#sys.batch(BATCH, [
+      [Call.tableDestroy, yield* shared.row(pid, Row.middle), COMMON],
+      [Call.envReap, env, COMMON],
+    ]);
     for (const word of [Row.middle, Row.root, Row.stack, Row.uarea]) {
       yield* shared.drop(yield* shared.row(pid, word));
     }
@@ -414,7 +425,7 @@ export class Space {
   /** Whether the environment of a row is dead. */
   *isDead(pid: number): Op<boolean> {
     const env = yield* this.#shared.row(pid, Row.env);
-    return (yield* this.#shared.env(envIndex(env), Env.state)) === 6;
+    return (yield* this.#shared.stateOf(env)) === EnvState.zombie;
   }
 }
 

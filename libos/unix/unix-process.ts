@@ -389,18 +389,25 @@ export class UnixProcess implements Process {
       const seen = yield* shared.env(envIndex(this.#self), Env.events);
       yield* shared.setRow(this.pid, Row.waits, 1);
       let children = 0;
+      let dying = 0; // environment of a child that has said its last word and not yet gone
       for (let pid = 1; pid < PROCESS_MAX; pid++) {
         const state = yield* shared.row(pid, Row.state);
         if (state === RowState.free || (yield* shared.row(pid, Row.parent)) !== this.pid) continue;
         children++;
-        if (state !== RowState.ended || !(yield* this.#around.space.isDead(pid))) continue;
+        if (state !== RowState.ended) continue;
+        if (!(yield* this.#around.space.isDead(pid))) {
+          dying = yield* shared.row(pid, Row.env);
+          continue;
+        }
         const status = yield* shared.row(pid, Row.status);
         yield* this.#around.space.bury(pid);
         yield* shared.setRow(this.pid, Row.waits, 0);
         return [pid, status];
       }
       if (children === 0) return Errno.ECHILD;
-      yield* this.#sys.sleep(seen);
+      // It has woken us already and will not again: lend it the rest of the slice to die in.
+      if (dying !== 0) yield* this.#sys.yieldTo(dying);
+      else yield* this.#sys.sleep(seen);
     }
   }
 

@@ -209,13 +209,14 @@ export class Unix extends LibOS {
     for (;;) {
       const seen = yield* shared.env(envIndex(this.self), Env.events);
       let ran = false;
+      const from = last + 1;
       for (let n = 0; n < PROCESS_MAX && !ran; n++) {
-        const pid = (last + 1 + n) % PROCESS_MAX;
+        const pid = (from + n) % PROCESS_MAX;
         if (pid === 0) continue;
         const state = yield* shared.row(pid, Row.state);
         if (state !== RowState.running && state !== RowState.ended) continue;
         const env = yield* shared.row(pid, Row.env);
-        const is = yield* shared.env(envIndex(env), Env.state);
+        const is = yield* shared.stateOf(env);
         if (is === EnvState.zombie) yield* this.#cleanUp(pid, state === RowState.running);
         else if (is === EnvState.ready) {
           last = pid;
