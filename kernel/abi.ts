@@ -148,7 +148,7 @@ export const Env = {
   state: 0,
   generation: 1,
   parent: 2, // index
-  patron: 3, // index: notified when this one becomes ready
+  patron: 3, // id: notified when this one becomes ready, or dies
   events: 4, // posted so far; sleep waits for a change
   diskDone: 5, // own requests completed so far, in the order of submission
   diskFailed: 6,
@@ -157,7 +157,7 @@ export const Env = {
   root: 9, // page
   account: 10, // first byte of its name
   exitStatus: 11,
-  partner: 12, // index: in a call, the callee
+  partner: 12, // id: in a call, the callee
   image: 13,
   nameA: 14, // guard: who dominates it has authority over this environment
   nameB: 15,

@@ -26,10 +26,36 @@ export interface Image {
 const FRAME_LIMIT = 64; // nested upcalls of one thread
 const THREAD_LIMIT = 1024; // per context
 
-interface Frame {
-  readonly code: Op<void>;
+/**
+ * An activation of an entry, which is called by the first `run`, in user mode: user code runs
+ * nowhere else. It drives the generator by hand, as `yield*` would: another generator around it
+ * would be one more in every thread. `next` is looked up once, because V8 gives the generators of
+ * each closure a hidden class of their own.
+ */
+class Frame {
   /** what the frame beneath had in its registers when this one was pushed */
   readonly beneath: Float64Array | null;
+  #enter: (() => Op<void>) | null;
+  #code: Op<void> | null = null;
+  #next: (() => IteratorResult<unknown>) | null = null;
+
+  constructor(enter: () => Op<void>, beneath: Float64Array | null) {
+    this.#enter = enter;
+    this.beneath = beneath;
+  }
+
+  /** Runs to the next yield; true if the code has ended. */
+  run(): boolean {
+    const enter = this.#enter;
+    if (enter !== null) {
+      this.#enter = null; // once, even if it throws
+      this.#code = enter()[Symbol.iterator]();
+      // eslint-disable-next-line @typescript-eslint/unbound-method -- applied to its generator
+      this.#next = this.#code.next;
+    }
+    if (this.#code === null || this.#next === null) return true;
+    return Reflect.apply(this.#next, this.#code, []).done === true;
+  }
 }
 
 interface Thread {
@@ -48,7 +74,8 @@ class UserContext implements Context, UserThreads {
   readonly #level: number;
   readonly image: number;
   readonly privilege: Privilege;
-  readonly #entries: readonly Entry[];
+  readonly #source: Image;
+  #entries: readonly Entry[] | null = null; // made by the first thread, in user mode
   readonly #threads: Thread[] = [];
   #current = 0;
   failure = '';
@@ -58,14 +85,14 @@ class UserContext implements Context, UserThreads {
     regime: () => Regime,
     level: number,
     image: number,
-    entries: readonly Entry[],
+    source: Image,
     privilege: Privilege,
   ) {
     this.#hart = hart;
     this.#regime = regime;
     this.#level = level;
     this.image = image;
-    this.#entries = entries;
+    this.#source = source;
     this.privilege = privilege;
   }
 
@@ -82,10 +109,9 @@ class UserContext implements Context, UserThreads {
   /** Adds a thread at `entry`; its number, or -1 if there are too many or no such entry. */
   spawn(entry: number, args: readonly number[]): number {
     if (this.#threads.length === THREAD_LIMIT) return -1;
-    const code = this.#enter(entry, args);
-    if (code === null) return -1;
+    if (!this.#hasEntry(entry)) return -1;
     const registers = new Float64Array(REGISTER_WORDS);
-    return this.#threads.push({ registers, frames: [{ code, beneath: null }] }) - 1;
+    return this.#threads.push({ registers, frames: [this.#frame(entry, args, null)] }) - 1;
   }
 
   currentThread(): number {
@@ -95,9 +121,8 @@ class UserContext implements Context, UserThreads {
   push(entry: number, args: readonly number[]): void {
     const { thread } = this;
     assert(thread.frames.length < FRAME_LIMIT, 'contexts: upcalls nest to a stated depth');
-    const code = this.#enter(entry, args);
-    assert(code !== null, 'contexts: the upcall has an entry');
-    thread.frames.push({ code, beneath: thread.registers.slice() });
+    assert(this.#hasEntry(entry), 'contexts: the upcall has an entry');
+    thread.frames.push(this.#frame(entry, args, thread.registers.slice()));
   }
 
   /** For a rolled-back handler. */
@@ -125,7 +150,7 @@ class UserContext implements Context, UserThreads {
       grip.setRegisters(port, thread.registers);
       let ended = false;
       try {
-        ended = frame.code.next().done === true;
+        ended = frame.run();
       } catch (error) {
         grip.take(port);
         this.failure = describe(error);
@@ -160,9 +185,20 @@ class UserContext implements Context, UserThreads {
     return true;
   }
 
-  #enter(entry: number, args: readonly number[]): Op<void> | null {
-    const start = isEntryNumber(entry) ? this.#entries[entry] : undefined;
-    return start === undefined ? null : started(start, args);
+  #hasEntry(entry: number): boolean {
+    return isEntryNumber(entry) && entry < this.#source.entryCount;
+  }
+
+  #frame(entry: number, args: readonly number[], beneath: Float64Array | null): Frame {
+    return new Frame(() => this.#entry(entry)(...args), beneath);
+  }
+
+  /** The function at `entry`. The first use makes them: in user mode, constructors included. */
+  #entry(entry: number): Entry {
+    this.#entries ??= this.#source.load(this.#hart.port);
+    const start = this.#entries[entry];
+    if (start === undefined) throw new TypeError(`${this.#source.name} has no entry ${entry}`);
+    return start;
   }
 
   /** The level a trap is for: second-stage faults belong to whoever runs the guest. */
@@ -171,14 +207,6 @@ class UserContext implements Context, UserThreads {
     const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
     return { cause, tval, gpa: grip.gpa(port), level: second ? this.#level - 1 : this.#level };
   }
-}
-
-/**
- * The entry is called by the first `next`, in user mode: user code runs nowhere else. One function
- * for all threads, because V8 gives the generators of each closure a hidden class of their own.
- */
-function* started(entry: Entry, args: readonly number[]): Op<void> {
-  yield* entry(...args);
 }
 
 function describe(error: unknown): string {
@@ -210,8 +238,7 @@ export class Contexts implements ContextPort {
     assert(!this.exists(number), 'contexts: a new context has an unused number');
     const source = this.#images[image];
     assert(source !== undefined, 'contexts: the image exists');
-    const entries = source.load(this.#hart.port);
-    const made = new UserContext(this.#hart, this.#regime, this.#level, image, entries, privilege);
+    const made = new UserContext(this.#hart, this.#regime, this.#level, image, source, privilege);
     this.#contexts[number] = made;
     this.undo?.push(() => (this.#contexts[number] = undefined));
   }

@@ -73,58 +73,68 @@ const MISALIGNED_STORE = 6;
 type Kind = 'load32' | 'store32' | 'load8' | 'store8' | 'swap' | 'work' | Bulk;
 type Bulk = 'copy' | 'fill' | 'read' | 'write';
 
-/** An iterator that is already done: what sugar returns on a hit, so that it allocates nothing. */
-class Done implements Op<number> {
+/** An Op by hand: what would be a generator, but for what a generator costs. */
+abstract class Plain<T> implements Op<T> {
+  abstract next(): IteratorResult<unknown, T>;
+  return(value: T): IteratorResult<unknown, T> {
+    return { done: true, value };
+  }
+  throw(error: unknown): IteratorResult<unknown, T> {
+    throw error;
+  }
+  [Symbol.iterator](): Op<T> {
+    return this;
+  }
+}
+
+/** An iterator that is already done: what sugar returns on a hit, so that a hit allocates nothing. */
+class Done extends Plain<number> {
   readonly #result: { done: true; value: number } = { done: true, value: 0 };
   of(value: number): this {
     this.#result.value = value;
     return this;
   }
-  next(): IteratorResult<unknown, number> {
+  override next(): IteratorResult<unknown, number> {
     return this.#result;
-  }
-  return(value: number): IteratorResult<unknown, number> {
-    return { done: true, value };
-  }
-  throw(error: unknown): IteratorResult<unknown, number> {
-    throw error;
-  }
-  [Symbol.iterator](): this {
-    return this;
   }
 }
 
 /**
- * A kernel call, made when it is first asked for `next`. By hand and not a generator, which would
- * be the largest part of what a trap costs: many may be under way, one of each waiting context.
+ * A kernel call: it traps when `yield*` begins, and leaves the waiting to an iterator that all calls
+ * share, because what each waits for stands in its thread's registers. So nothing of it survives
+ * the trap: of 100,000 waiting generators the collector would copy every one.
  */
-class Call implements Op<CallResult> {
+class Call extends Plain<CallResult> {
   readonly #port: UserPort;
   readonly #number: number;
   readonly #args: readonly number[];
-  #registers: Float64Array | null = null; // once it has trapped: where its answer will stand
+  #made = false;
   constructor(port: UserPort, number: number, args: readonly number[]) {
+    super();
     this.#port = port;
     this.#number = number;
     this.#args = args;
   }
-  next(): IteratorResult<unknown, CallResult> {
-    const registers = this.#registers;
-    if (registers === null) {
-      this.#registers = enterKernel(this.#port, this.#number, this.#args);
-      return { done: false, value: undefined };
-    }
-    const answer = { status: registers[STATUS] ?? 0, value: registers[VALUE] ?? 0 };
-    return { done: true, value: answer };
+  override [Symbol.iterator](): Op<CallResult> {
+    if (!this.#made) enterKernel(this.#port, this.#number, this.#args);
+    this.#made = true;
+    return answerOf(this.#port);
   }
-  return(value: CallResult): IteratorResult<unknown, CallResult> {
-    return { done: true, value };
+  override next(): IteratorResult<unknown, CallResult> {
+    return this[Symbol.iterator]().next();
   }
-  throw(error: unknown): IteratorResult<unknown, CallResult> {
-    throw error;
+}
+
+/** Yields while the call's trap is pending; after that, the answer is in the registers. */
+class Answer extends Plain<CallResult> {
+  readonly #read: () => CallResult | null;
+  constructor(read: () => CallResult | null) {
+    super();
+    this.#read = read;
   }
-  [Symbol.iterator](): this {
-    return this;
+  override next(): IteratorResult<unknown, CallResult> {
+    const value = this.#read();
+    return value === null ? { done: false, value: undefined } : { done: true, value };
   }
 }
 
@@ -172,8 +182,9 @@ export interface Grip {
   setStorm(port: UserPort, storm: boolean): void;
 }
 export let grip: Grip; // assigned by the class below while it is being made
-/** Leaves number and arguments in the registers and traps; the registers. */
-let enterKernel: (port: UserPort, number: number, args: readonly number[]) => Float64Array;
+/** Leaves number and arguments in the registers and traps. */
+let enterKernel: (port: UserPort, number: number, args: readonly number[]) => void;
+let answerOf: (port: UserPort) => Op<CallResult>;
 
 export class UserPort {
   readonly #mmu: UserMmu;
@@ -185,6 +196,7 @@ export class UserPort {
   readonly #radd = new Int32Array(MICRO); // physical minus virtual address, modulo 2^32
   readonly #wadd = new Int32Array(MICRO);
   readonly #done = new Done();
+  readonly #answer = Object.freeze(new Answer(() => this.#received())); // everyone gets to hold it
   #slot = 4;
   #left = 0; // cycles before the deadline, counting down
   #base = 0; // clock = base - left
@@ -356,6 +368,12 @@ export class UserPort {
     const words = new Int32Array(REGISTERS);
     this.#registers.forEach((value, n) => (words[n] = value));
     return new Uint8Array(words.buffer);
+  }
+
+  /** The kernel's answer, null while the call is pending. */
+  #received(): CallResult | null {
+    if (this.#pending !== 0) return null;
+    return { status: this.#registers[STATUS] ?? 0, value: this.#registers[VALUE] ?? 0 };
   }
 
   // ---- slow paths -------------------------------------------------------------------------------
@@ -552,8 +570,8 @@ export class UserPort {
       registers[0] = number;
       for (let n = 1; n < ARGUMENTS; n++) registers[n] = args[n - 1] ?? 0;
       port.#raise(ECALL, 0, 0);
-      return registers;
     };
+    answerOf = (port) => port.#answer;
     grip = {
       now: (port) => port.#base - (port.#pending === 0 ? port.#left : port.#saved),
       spend: (port, cycles) => {

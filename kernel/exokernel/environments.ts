@@ -3,11 +3,11 @@
  * Death takes constant time, because a trap can kill: a zombie is reaped afterwards, by name, by
  * anyone who dominates its guard. Ids carry a generation, so a stale name is refused.
  */
-import { ALL_RIGHTS, CAP_SLOTS, Env, EnvState, Status } from '../abi.ts';
+import { ALL_RIGHTS, CAP_SLOTS, Env, envId, EnvState, Status } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { check, checkEnv, isName, putCap } from './capabilities.ts';
 import { checkRoot, makeRoot, unmakeTable } from './pages.ts';
-import { wake } from './slices.ts';
+import { isQueued, tellPatron, wake } from './slices.ts';
 import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
 
 /**
@@ -39,7 +39,7 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
 }
 
 function mayBePatron(state: State, caller: number, slot: number, patron: number): boolean {
-  if (patron === state.env.get(caller, Env.patron)) return true;
+  if (patron === state.row(state.env.get(caller, Env.patron))) return true;
   return checkEnv(state, caller, slot, patron) === Status.ok;
 }
 
@@ -58,7 +58,7 @@ export function makeEnv(
   for (let word = 0; word < Env.words; word++) env.put(index, word, 0);
   env.put(index, Env.generation, generation);
   env.put(index, Env.parent, parent);
-  env.put(index, Env.patron, patron);
+  env.put(index, Env.patron, patron === index ? envId(index, generation) : state.id(patron));
   env.put(index, Env.root, root);
   env.put(index, Env.account, (a >>> 8) & 0xff);
   env.put(index, Env.nameA, a);
@@ -125,7 +125,7 @@ export function envDestroy(state: State, caller: number, claim: Claims): Answer 
   return env === caller ? null : ok();
 }
 
-/** Constant time. Callers that wait for the dead are released by the next one to look: see ipc. */
+/** Constant time. Who waits for the dead is released when somebody would run it: see runnerFor. */
 export function kill(state: State, env: number, exitStatus: number): void {
   const { contexts } = state.machine;
   if (contexts.exists(env)) contexts.destroy(env);
@@ -133,19 +133,13 @@ export function kill(state: State, env: number, exitStatus: number): void {
   state.env.put(env, Env.exitStatus, exitStatus);
   if (state.cpu.get(0, Cpu.current) === env) state.cpu.put(0, Cpu.current, 0);
   // The patron hears of it, as of readiness: somebody has to reap.
-  const patron = state.env.get(env, Env.patron);
-  if (patron !== env) {
-    state.env.add(patron, Env.events, 1);
-    if (state.stateOf(patron) === EnvState.sleeping)
-      state.env.put(patron, Env.state, EnvState.ready);
-  }
+  tellPatron(state, env);
 }
 
 /**
  * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
- * page again, by the access list that it had. Callers that still wait in its queue are told first
- * that it is no more, RELEASE_MAX of them at a time: while more remain the answer is `again`. One
- * that itself waits in the queue of a server stays until the server has passed it over.
+ * page again, by the access list that it had. A zombie that still stands in the queue of a living
+ * callee stays until that has passed it over. Who waits for it learns from its stale id.
  */
 export function envReap(state: State, caller: number, claim: Claims): Answer {
   const [id, slot] = [claim(0), claim(1)];
@@ -161,9 +155,7 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   if (state.env.get(env, Env.diskSubmitted) !== state.env.get(env, Env.diskDone)) {
     return refuse(Status.busy, 0);
   }
-  if (isWaiting(state, env)) return refuse(Status.busy, 0);
-
-  if (!releaseCallers(state, env)) return { status: Status.again, value: 0 };
+  if (isQueued(state, env)) return refuse(Status.busy, 0);
 
   // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
   if (state.cpu.get(0, Cpu.installed) === env) {
@@ -174,32 +166,6 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   state.machine.fence(env);
   state.env.put(env, Env.state, EnvState.free);
   return ok();
-}
-
-const RELEASE_MAX = 8; // callers released by one envReap
-
-/** A dead caller that a queue still links: the row's next holder would stand there in its place. */
-function isWaiting(state: State, env: number): boolean {
-  if (state.secret.get(env, Private.queueNext) !== 0) return true;
-  const partner = state.env.get(env, Env.partner);
-  return partner !== 0 && state.secret.get(partner, Private.queueTail) === env;
-}
-
-/** Takes callers out of the queue of a dead environment. True if none is left. */
-function releaseCallers(state: State, env: number): boolean {
-  const { secret } = state;
-  for (let n = 0; n < RELEASE_MAX; n++) {
-    const head = secret.get(env, Private.queueHead);
-    if (head === 0) return true;
-    const next = secret.get(head, Private.queueNext);
-    secret.put(env, Private.queueHead, next);
-    if (next === 0) secret.put(env, Private.queueTail, 0);
-    secret.put(head, Private.queueNext, 0);
-    if (state.stateOf(head) !== EnvState.calling) continue;
-    state.machine.contexts.setResult(head, Status.badEnvironment, 0);
-    wake(state, head);
-  }
-  return secret.get(env, Private.queueHead) === 0;
 }
 
 type Six = [number, number, number, number, number, number];

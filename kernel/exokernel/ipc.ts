@@ -23,7 +23,7 @@ import {
   Private,
   type State,
 } from './state.ts';
-import { runnerFor, wake } from './slices.ts';
+import { isQueued, runnerFor, wake } from './slices.ts';
 
 const MESSAGE = 4; // words
 
@@ -69,7 +69,7 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
   if (is !== EnvState.receiving && granted) return refuse(Status.notReady, 0);
 
   state.env.put(caller, Env.state, EnvState.calling);
-  state.env.put(caller, Env.partner, target);
+  state.env.put(caller, Env.partner, state.id(target));
   if (is === EnvState.receiving) {
     const index = granted ? commitGrant(state, target, claim) : 0;
     deliver(state, caller, target, words, index);
@@ -125,18 +125,11 @@ function message(claim: Claims): number[] | number {
   return words;
 }
 
+/** Whether `client` called `server`, has been heard, and has no answer yet. */
 const waitsFor = (state: State, client: number, server: number): boolean =>
   state.stateOf(client) === EnvState.calling &&
-  state.env.get(client, Env.partner) === server &&
-  !isQueued(state, client, server);
-
-/** A queued caller has not been heard yet. Whoever is heard stands in no queue. */
-function isQueued(state: State, client: number, server: number): boolean {
-  return (
-    state.secret.get(client, Private.queueNext) !== 0 ||
-    state.secret.get(server, Private.queueTail) === client
-  );
-}
+  state.row(state.env.get(client, Env.partner)) === server &&
+  !isQueued(state, client);
 
 /** The receiver's return registers: sender, words, granted page. Only these cross. */
 function deliver(

@@ -81,10 +81,24 @@ export function post(state: State, env: number): void {
 /** `env` is ready from now on, and its patron hears of it. */
 export function wake(state: State, env: number): void {
   state.env.put(env, Env.state, EnvState.ready);
-  const patron = state.env.get(env, Env.patron);
-  if (patron === env) return;
+  tellPatron(state, env);
+}
+
+/** An event for the patron of `env`, if it still lives: who schedules must hear who can run. */
+export function tellPatron(state: State, env: number): void {
+  const patron = state.row(state.env.get(env, Env.patron));
+  if (patron < 0 || patron === env) return;
   state.env.add(patron, Env.events, 1);
   if (state.stateOf(patron) === EnvState.sleeping) state.env.put(patron, Env.state, EnvState.ready);
+}
+
+/** Whether `env` stands in the queue of a living callee. */
+export function isQueued(state: State, env: number): boolean {
+  const callee = state.row(state.env.get(env, Env.partner));
+  if (callee < 0 || state.stateOf(callee) === EnvState.zombie) return false;
+  const { secret } = state;
+  const next = secret.get(env, Private.queueNext);
+  return next !== 0 || secret.get(callee, Private.queueTail) === env;
 }
 
 /** sliceAllocate(position, env, slot): gives a free position to an environment. */
@@ -125,14 +139,24 @@ function liveOwner(state: State, position: number): number {
   return row > 0 && state.stateOf(row) !== EnvState.zombie ? row : 0;
 }
 
-/** Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. */
+/**
+ * Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. A call whose
+ * callee has died ends here, refused: whoever would run the caller finds it ready.
+ */
 export function runnerFor(state: State, env: number): number {
   let at = env;
   for (let hop = 0; hop < CALL_CHAIN; hop++) {
     const is = state.stateOf(at);
     if (is === EnvState.ready) return at;
     if (is !== EnvState.calling) return 0;
-    at = state.env.get(at, Env.partner);
+    const callee = state.row(state.env.get(at, Env.partner));
+    if (callee < 0 || state.stateOf(callee) === EnvState.zombie) {
+      state.machine.contexts.setResult(at, Status.badEnvironment, 0);
+      state.secret.put(at, Private.queueNext, 0);
+      state.env.put(at, Env.state, EnvState.ready);
+      return at;
+    }
+    at = callee;
   }
   return 0;
 }

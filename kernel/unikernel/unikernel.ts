@@ -409,7 +409,7 @@ export class Unikernel implements Supervisor {
     for (let word = 0; word < Env.words; word++) env.put(index, word, 0);
     env.put(index, Env.generation, generation);
     env.put(index, Env.parent, parent);
-    env.put(index, Env.patron, patron);
+    env.put(index, Env.patron, patron === index ? envId(index, generation) : this.#id(patron));
     env.put(index, Env.root, root);
     env.put(index, Env.account, account);
     env.put(index, Env.state, EnvState.made);
@@ -597,9 +597,10 @@ export class Unikernel implements Supervisor {
     this.#tell(env.get(index, Env.patron), index);
   }
 
-  #tell(patron: number, about: number): void {
+  #tell(patronId: number, about: number): void {
     const { env } = this.#t;
-    if (patron === about) return;
+    const patron = this.#row(patronId);
+    if (patron < 0 || patron === about) return;
     env.add(patron, Env.events, 1);
     if (env.get(patron, Env.state) === EnvState.sleeping)
       env.put(patron, Env.state, EnvState.ready);
@@ -612,7 +613,13 @@ export class Unikernel implements Supervisor {
       const is = env.get(at, Env.state);
       if (is === EnvState.ready) return at;
       if (is !== EnvState.calling) return 0;
-      at = env.get(at, Env.partner);
+      const callee = this.#row(env.get(at, Env.partner));
+      if (callee < 0 || env.get(callee, Env.state) === EnvState.zombie) {
+        this.#m.contexts.setResult(at, Status.badEnvironment, 0);
+        env.put(at, Env.state, EnvState.ready);
+        return at;
+      }
+      at = callee;
     }
     return 0;
   }
@@ -715,7 +722,7 @@ export class Unikernel implements Supervisor {
     const index = this.#grant(target, claim(5), claim(7));
     if (index < 0) return [Status.notReady, 0];
     env.put(caller, Env.state, EnvState.calling);
-    env.put(caller, Env.partner, target);
+    env.put(caller, Env.partner, this.#id(target));
     const words = [1, 2, 3, 4].map((n) => claim(n) | 0);
     if (waits) {
       this.#deliver(caller, target, words, index);
@@ -731,7 +738,7 @@ export class Unikernel implements Supervisor {
     if (client < 0) return [Status.badEnvironment, 0];
     if (client > 0) {
       const waits = env.get(client, Env.state) === EnvState.calling;
-      if (!waits || env.get(client, Env.partner) !== caller) return [Status.notReady, 0];
+      if (!waits || this.#row(env.get(client, Env.partner)) !== caller) return [Status.notReady, 0];
       const index = this.#grant(client, claim(5), claim(7));
       if (index < 0) return [Status.notReady, 0];
       this.#deliver(

@@ -80,11 +80,17 @@ export class BlockCache {
       if (frame < 0) break;
       frames.push(frame);
     }
-    if (frames.length === 0 || !(yield* this.#transfer(block, frames, 0))) {
-      for (const frame of frames) yield* this.#forget(frame);
-      return -1;
+    const [first] = frames;
+    if (first === undefined) return -1;
+    if (!(yield* this.#transfer(block, frames, 0))) {
+      // Whichever it was that failed, only the first was asked for.
+      for (const frame of frames.slice(1)) yield* this.#forget(frame);
+      if (frames.length === 1 || !(yield* this.#transfer(block, [first], 0))) {
+        yield* this.#forget(first);
+        return -1;
+      }
     }
-    return yield* this.#touch(frames[0] ?? 0);
+    return yield* this.#touch(first);
   }
 
   /** Address of `block` without reading it: all of it is about to be written. -1 on an error. */
@@ -100,7 +106,10 @@ export class BlockCache {
     yield* this.#port.store(at, (yield* this.#port.load(at)) | DIRTY);
   }
 
-  /** Writes everything dirty, in block order, neighbours together; flushes. False on an error. */
+  /**
+   * Writes everything dirty, in block order, neighbours together; flushes. False if a block could
+   * not be written: it stays dirty, the others are durable.
+   */
   *sync(): Op<boolean> {
     const dirty: { block: number; frame: number }[] = [];
     for (let frame = 0; frame < this.#spec.frames; frame++) {
@@ -111,6 +120,7 @@ export class BlockCache {
     let compared = 0;
     dirty.sort((a, b) => (compared++, a.block - b.block));
     if (this.#port.work(compared * 10) === undefined) yield* this.#port.fault();
+    let failed = false;
     for (let n = 0; n < dirty.length;) {
       const first = dirty[n]?.block ?? 0;
       const run = [];
@@ -119,10 +129,9 @@ export class BlockCache {
         run.push(dirty[n]?.frame ?? 0);
         n++;
       }
-      if (!(yield* this.#transfer(first, run, DISK_WRITE))) return false;
-      for (const frame of run) yield* this.#clean(frame);
+      if (!(yield* this.#writeRun(first, run))) failed = true;
     }
-    return yield* this.#request(0, 0, DISK_FLUSH);
+    return (yield* this.#request(0, 0, DISK_FLUSH)) && !failed;
   }
 
   #word(frame: number, word: number): number {
@@ -168,7 +177,8 @@ export class BlockCache {
         continue;
       }
       const old = (yield* this.#port.load(this.#word(hand, Frame.block))) - 1;
-      if ((flags & DIRTY) !== 0 && !(yield* this.#writeBack(hand, old))) return -1;
+      // What cannot be written stays: the others go on with the frames that are left.
+      if ((flags & DIRTY) !== 0 && !(yield* this.#writeBack(hand, old))) continue;
       if (old >= 0) yield* this.#unfile(hand, old);
       const bucket = this.#bucket(block);
       yield* this.#port.store(this.#word(hand, Frame.next), yield* this.#port.load(bucket));
@@ -180,7 +190,7 @@ export class BlockCache {
     return -1;
   }
 
-  /** Writes a dirty frame, and the dirty neighbours that follow it on the disk. */
+  /** Writes a dirty frame, and the dirty neighbours that follow it on the disk, if they let it. */
   *#writeBack(frame: number, block: number): Op<boolean> {
     const run = [frame];
     while (run.length < DISK_BLOCKS_MAX) {
@@ -189,9 +199,22 @@ export class BlockCache {
         break;
       run.push(next);
     }
-    if (!(yield* this.#transfer(block, run, DISK_WRITE))) return false;
-    for (const written of run) yield* this.#clean(written);
-    return true;
+    yield* this.#writeRun(block, run);
+    return ((yield* this.#port.load(this.#word(frame, Frame.flags))) & DIRTY) === 0;
+  }
+
+  /** Writes neighbours with one request; if that fails, each alone. False if one of them failed. */
+  *#writeRun(block: number, frames: readonly number[]): Op<boolean> {
+    const whole = yield* this.#transfer(block, frames, DISK_WRITE);
+    let failed = false;
+    for (let n = 0; n < frames.length; n++) {
+      const frame = frames[n] ?? 0;
+      const alone = !whole && frames.length > 1;
+      const ok = alone ? yield* this.#transfer(block + n, [frame], DISK_WRITE) : whole;
+      if (ok) yield* this.#clean(frame);
+      else failed = true;
+    }
+    return !failed;
   }
 
   *#forget(frame: number): Op<void> {

@@ -37,6 +37,8 @@ const AFTER = WINDOWS + WINDOW_SETS * WINDOW_PAGES;
 const READ_AHEAD = 31; // blocks
 const WINDOW_BYTES = WINDOW_PAGES * PAGE;
 
+const PARENT = Uint8Array.of(0x2e, 0x2e);
+
 type Reply = readonly [number, number?, number?, number?];
 
 /** A record of a directory, and where its header stands in the directory file. */
@@ -293,7 +295,7 @@ export class FileServer {
       const n = Math.floor((offset + done) / BLOCK);
       const part = Math.min(count - done, BLOCK - from);
       const block = yield* this.#blockOf(inode, n, false);
-      if (block < 0) return Errno.EIO;
+      if (block < 0) return done > 0 ? done : Errno.EIO;
       const ok =
         block === 0
           ? this.#port.fill(window + done, 0, part)
@@ -305,7 +307,7 @@ export class FileServer {
               part,
             );
       if (ok === undefined) yield* this.#port.fault();
-      else if (ok < 0) return Errno.EIO;
+      else if (ok < 0) return done > 0 ? done : Errno.EIO;
       done += part;
     }
     return count;
@@ -482,13 +484,13 @@ export class FileServer {
     if (there !== Errno.ENOENT) return [there];
     const inode = yield* this.#newInode(kind);
     if (inode < 0) return [inode];
-    const linked = yield* this.#link(parent, name, inode);
+    // What it holds first: a directory without a parent is found by nobody.
+    const inside = kind === InodeKind.directory ? yield* this.#link(inode, PARENT, parent) : 0;
+    const linked = inside < 0 ? inside : yield* this.#link(parent, name, inode);
     if (linked < 0) {
+      yield* this.#free(inode, 0, 1);
       yield* this.#setField(inode, Inode.kind, InodeKind.free);
       return [linked];
-    }
-    if (kind === InodeKind.directory) {
-      yield* this.#link(inode, Uint8Array.of(0x2e, 0x2e), parent);
     }
     return [inode];
   }

@@ -76,14 +76,17 @@ export class Space {
   /** True: the access can be tried again. */
   *fault(cause: number, address: number): Op<boolean> {
     const page = Math.floor(address / PAGE);
+    const exposed = page === INFO || (page >= ENVS && page < ENVS + 16);
+    const view = page >= VIEWS && page < VIEWS + LEAVES_MAX;
+    if (cause === STORE_FAULT && (exposed || view)) return false; // read-only for ever
     if (page === INFO) return yield* this.#mapExposed(page, Control.info, 0);
-    if (page >= ENVS && page < ENVS + 16) return yield* this.#mapExposed(page, Control.envs, ENVS);
+    if (exposed) return yield* this.#mapExposed(page, Control.envs, ENVS);
     const shared = sharedPage(page);
     if (shared >= 0) {
       const physical = yield* this.#shared.control(Control.shared + shared);
       return physical !== 0 && (yield* this.#map(page, physical, RW));
     }
-    if (page >= VIEWS && page < VIEWS + LEAVES_MAX) return yield* this.#mapView(page - VIEWS);
+    if (view) return yield* this.#mapView(page - VIEWS);
     if (page >= FILE_WINDOW && page < FILE_WINDOW + WINDOW_PAGES) {
       return yield* this.#mapWindow(page - FILE_WINDOW);
     }

@@ -237,7 +237,7 @@ export class UnixProcess implements Process {
       const got = put
         ? yield* this.#files.write(inode, offset, va + done, bytes - done)
         : yield* this.#files.read(inode, offset, va + done, bytes - done);
-      if (got < 0) return done > 0 ? done : got;
+      if (got < 0) return put || done === 0 ? got : done;
       if (got === 0) break;
       yield* this.#shared.setControl(this.#file(file, OpenFile.offset), offset + got);
       done += got;

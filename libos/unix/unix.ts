@@ -51,7 +51,7 @@ import {
   UAREA,
   User,
 } from './layout.ts';
-import { Errno, type Process, type Program } from './process.ts';
+import { Errno, type Process, type Program, STDERR } from './process.ts';
 import { Shared } from './shared.ts';
 import { Space } from './space.ts';
 import {
@@ -92,9 +92,27 @@ export class Unix extends LibOS {
     ];
   }
 
-  override onFault(cause: number, address: number): Op<boolean> {
-    return this.#space.fault(cause, address);
+  override *onFault(cause: number, address: number): Op<boolean> {
+    if (yield* this.#space.fault(cause, address)) return true;
+    yield* this.#lastWords(cause, address);
+    return false;
   }
+
+  /** What is said of a process that its own fault kills, on its standard error. */
+  *#lastWords(cause: number, address: number): Op<void> {
+    if (this.#dying) return; // the words themselves faulted
+    this.#dying = true;
+    const { port } = this;
+    const pid = yield* port.load(at(UAREA) + User.pid * 4);
+    const where = `cause ${cause} at 0x${(address >>> 0).toString(16)}`;
+    const text = `unix: process ${pid}, environment ${this.self}, killed: ${where}\n`;
+    const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));
+    const words = at(UAREA) + User.arguments; // read long ago
+    if (port.write(words, bytes, 0, bytes.length) === undefined) yield* port.fault();
+    const process = new UnixProcess(this.#around(), this.self, pid, '', []);
+    yield* process.write(STDERR, words, bytes.length);
+  }
+  #dying = false;
 
   // ---- the first environment --------------------------------------------------------------------
 
@@ -218,13 +236,21 @@ export class Unix extends LibOS {
         const env = yield* shared.row(pid, Row.env);
         const is = yield* shared.stateOf(env);
         if (is === EnvState.zombie) yield* this.#cleanUp(pid, state === RowState.running);
-        else if (is === EnvState.ready) {
+        else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
           last = pid;
           ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
         }
       }
       if (!ran) yield* this.sys.sleep(seen);
     }
+  }
+
+  /** Waits for an answer from an environment that is dead: whoever runs it releases it. */
+  *#isStranded(env: number, state: number): Op<boolean> {
+    if (state !== EnvState.calling) return false;
+    const callee = yield* this.#shared.env(envIndex(env), Env.partner);
+    const is = yield* this.#shared.stateOf(callee);
+    return is === EnvState.zombie || is === EnvState.free;
   }
 
   /** A process that was killed is booked as ended; an orphan that ended is buried. */
