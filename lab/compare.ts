@@ -6,7 +6,7 @@ import { writeFileSync, renameSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Tinypool } from 'tinypool';
 import { cyclesOf, type CostProfile } from '../machine/costs.ts';
-import type { Outcome, Result } from './experiment.ts';
+import { type Outcome, type Result, title } from './experiment.ts';
 import type { Mode, Parameters } from './modes.ts';
 import { defaultDirectory, expect, removeDirectory } from './verify.ts';
 import type { Tree } from './tree.ts';
@@ -89,9 +89,9 @@ export async function compare(spec: Comparison): Promise<Compared> {
       spec.progress(done, jobs.length, what);
       return outcome;
     } catch (error) {
-      throw new InternalFailure(
-        `${what}, seed ${seed}: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      const text = error instanceof Error ? error.message : String(error);
+      const name = title(job.workload.name, job.mode, seed);
+      throw new InternalFailure(text.startsWith(name) ? text : `${name}: ${text}`);
     } finally {
       running.delete(job);
     }

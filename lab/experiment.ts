@@ -7,10 +7,12 @@
  * powered off in between, and both are counted.
  */
 import { createHash } from 'node:crypto';
+import { Bug } from '../machine/assert.ts';
 import { PROFILES, RISCV } from '../machine/costs.ts';
 import { EVENTS, type Counts, type Event } from '../machine/counters.ts';
 import { RamMedium } from '../machine/disk.ts';
 import type { PhysicalMachine } from '../machine/physical.ts';
+import type { TraceEvent } from '../machine/trace.ts';
 import { PROGRAMS } from '../libos/unix/programs/index.ts';
 import { unix } from '../libos/unix/unix.ts';
 import { geometry } from '../libos/unix/fs-format.ts';
@@ -87,7 +89,62 @@ export function parametersFor(tree: Tree, workload: Workload): Parameters {
   };
 }
 
+/**
+ * Runs the workload. If a kernel or the machine breaks a promise to itself, runs it again, which is
+ * the same run, and throws what happened last before it, an event a line.
+ */
 export function run(spec: Run): Outcome {
+  try {
+    return perform(spec, () => undefined);
+  } catch (error) {
+    if (!(error instanceof Bug)) throw error;
+    const name = title(spec.workload.name, spec.mode, spec.seed);
+    throw new Bug(`${name}: ${error.message}\n${tail(spec, error)}`, { cause: error });
+  }
+}
+
+/** What a run is called in messages. */
+export const title = (workload: string, mode: Mode, seed: number): string =>
+  `${workload} ${mode}, seed ${seed}`;
+
+const TAIL = 32; // events
+
+function tail(spec: Run, bug: Bug): string {
+  const events: string[] = [];
+  let again = '  this time it did not happen: the run is not the same run twice';
+  try {
+    perform(spec, (machine) => {
+      machine.hart.listener = (event, layer, now) => {
+        const text = describe(event);
+        if (text === null) return;
+        events.push(`  ${now}  layer ${layer}  ${text}`);
+        if (events.length > TAIL) events.shift();
+      };
+    });
+  } catch (error) {
+    if (error instanceof Bug && error.message === bug.message) again = '';
+    else again = `  this time it was another: ${String(error)}`;
+  }
+  const where = (bug.stack ?? '').split('\n').slice(1, 5);
+  return [...where, `the last ${events.length} events, by cycle:`, ...events, again]
+    .filter((line) => line !== '')
+    .join('\n');
+}
+
+function describe(event: TraceEvent): string | null {
+  switch (event.what) {
+    case 'trap':
+      return `trap, cause ${event.cause}, for level ${event.level}, at 0x${event.tval.toString(16)}`;
+    case 'exit':
+      return `exit, ${event.cause}`;
+    case 'upcall':
+      return `upcall of context ${event.context}, entry ${event.entry}`;
+    default:
+      return null;
+  }
+}
+
+function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome {
   const { workload, mode, tree, alive } = spec;
   const parameters = {
     ...parametersFor(tree, workload),
@@ -129,6 +186,7 @@ export function run(spec: Run): Outcome {
           else snapshots.set(channel, Tally.of(machine, channel));
         },
       });
+      watch(machine);
       ended = drive(machine, spec.limit ?? LIMIT, alive) && ended;
       for (const [channel, before] of snapshots) {
         totals.add(Tally.of(machine, channel).minus(before));

@@ -6,22 +6,18 @@
  * table, allocates it by name and maps it. Another policy is another `onFault`.
  */
 import { MAP_READ, MAP_WRITE, Start, Status } from '../../kernel/abi.ts';
-import { image, LibOS, type Op, type UserPort } from '../libos.ts';
+import { image, LibOS, type Op } from '../libos.ts';
 import { FreePages } from '../parts/free-pages.ts';
 
 const PAGE = 4096;
 const HEAP = Start.freePages * PAGE; // the rest of the first leaf table: 1 MiB
 const HEAP_END = 512 * PAGE;
 const LIMIT = 100_000; // sieve one byte a number: 25 pages
+const RW = MAP_READ | MAP_WRITE;
 
 export class Minimal extends LibOS {
-  readonly #pages: FreePages;
+  readonly #pages = new FreePages(this.sys);
   #leaf = 0; // page of our leaf table
-
-  constructor(port: UserPort) {
-    super(port);
-    this.#pages = new FreePages(this.sys);
-  }
 
   override *main(_self: number, _root: number, _middle: number, leaf: number): Op<void> {
     this.#leaf = leaf;
@@ -34,18 +30,8 @@ export class Minimal extends LibOS {
   override *onFault(_cause: number, address: number): Op<boolean> {
     if (address < HEAP || address >= HEAP_END) return false;
     const page = yield* this.#pages.take(0);
-    if (page < 0) return false;
     const index = Math.floor(address / PAGE);
-    const { status } = yield* this.sys.pageMap(
-      this.#leaf,
-      index,
-      page,
-      0,
-      0,
-      MAP_READ | MAP_WRITE,
-      0,
-    );
-    return status === Status.ok;
+    return (yield* this.sys.pageMap(this.#leaf, index, page, 0, 0, RW, 0)).status === Status.ok;
   }
 
   *#sieve(): Op<number> {
