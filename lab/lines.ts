@@ -19,7 +19,9 @@ export function linesOf(root: string, folders: readonly string[]): number {
     for (const file of readdirSync(`${root}/${folder}`)) {
       if (!file.endsWith('.ts')) continue;
       const text = readFileSync(`${root}/${folder}/${file}`, 'utf8');
-      lines += text.split('\n').filter((line) => /\S/.test(line) && !/^\s*(\/\/|\/?\*)/.test(line)).length;
+      lines += text
+        .split('\n')
+        .filter((line) => /\S/.test(line) && !/^\s*(\/\/|\/?\*)/.test(line)).length;
     }
   }
   return lines;
