@@ -4,7 +4,7 @@
  * and the only one.
  */
 import type { CostProfile } from '../machine/costs.ts';
-import type { Image } from '../machine/contexts.ts';
+import type { Image } from '../machine/user-port.ts';
 import type { Medium } from '../machine/disk.ts';
 import { PhysicalMachine } from '../machine/physical.ts';
 import { Exokernel } from '../kernel/exokernel/exokernel.ts';

@@ -19,7 +19,7 @@ const OUTPUT_MAX = 1 << 30;
 
 /** Runs `command` by sh in `directory`, LC_ALL=C, no input. Its exit status does not matter. */
 export function expect(command: string, directory: string): Expected & { stdout: Buffer } {
-  const { stdout, error } = spawnSync('sh', ['-c', command], {
+  const { stdout, error } = spawnSync('sh', ['-c', inBytes(command)], {
     cwd: directory,
     env: { ...process.env, LC_ALL: 'C' },
     maxBuffer: OUTPUT_MAX,
@@ -28,6 +28,14 @@ export function expect(command: string, directory: string): Expected & { stdout:
   if (error !== undefined) throw new Error(`host command could not run: ${error.message}`);
   const sha256 = createHash('sha256').update(stdout).digest('hex');
   return { command, sha256, bytes: stdout.length, stdout };
+}
+
+/** Characters are bytes here, and Node would encode them: a command beyond ASCII goes in octal. */
+function inBytes(command: string): string {
+  if (/^[\0-\x7f]*$/.test(command)) return command;
+  const bytes = [...Buffer.from(command, 'latin1')];
+  const octal = bytes.map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+  return `eval "$(printf '${octal}')"`;
 }
 
 /** A directory with just the default input's files, for the host's tools to work in. */

@@ -9,19 +9,18 @@ import { assert } from './assert.ts';
 import { E, USER_LAYER } from './counters.ts';
 import type { Hart, UserThreads } from './hart.ts';
 import { Cause, type Context, type ContextPort, type Privilege, type Trap } from './machine.ts';
-import { grip, type Op, REGISTERS, RESULTS, STATUS, type UserPort, VALUE } from './port.ts';
+import {
+  type Entry,
+  grip,
+  type Image,
+  type Op,
+  REGISTERS,
+  RESULTS,
+  STATUS,
+  VALUE,
+} from './port.ts';
 import type { Tick } from './units.ts';
 import type { Regime } from './walker.ts';
-
-/** A function that a thread can start at; its arguments are the integers it was started with. */
-export type Entry = (...args: number[]) => Op<void>;
-
-/** A program: makes its entries anew for each context that loads it, around the user port. */
-export interface Image {
-  readonly name: string;
-  readonly entryCount: number;
-  readonly load: (port: UserPort) => readonly Entry[];
-}
 
 const FRAME_LIMIT = 64; // nested upcalls of one thread
 const THREAD_LIMIT = 1024; // per context
@@ -49,12 +48,15 @@ class Frame {
     const enter = this.#enter;
     if (enter !== null) {
       this.#enter = null; // once, even if it throws
-      this.#code = enter()[Symbol.iterator]();
+      const code = enter();
+      this.#code = code[Symbol.iterator]();
       // eslint-disable-next-line @typescript-eslint/unbound-method -- applied to its generator
       this.#next = this.#code.next;
     }
     if (this.#code === null || this.#next === null) return true;
-    return Reflect.apply(this.#next, this.#code, []).done === true;
+    const result = Reflect.apply(this.#next, this.#code, []);
+    if (Object(result) !== result) throw new TypeError('an entry yields to the hart, and ends');
+    return Boolean(result.done);
   }
 }
 

@@ -250,6 +250,10 @@ export class Hart implements UserMmu {
     return this.#storm;
   }
 
+  countPage(zeroed: boolean): void {
+    this.counters.add(zeroed ? E.pagesZeroed : E.pagesCopied, 1);
+  }
+
   spawn(entry: number, args: readonly number[]): number {
     return this.threads?.spawn(entry, args) ?? -1;
   }

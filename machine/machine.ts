@@ -15,7 +15,7 @@
  */
 import type { CostProfile } from './costs.ts';
 import type { DiskPort } from './disk.ts';
-import type { Entry, Image } from './contexts.ts';
+import type { Entry, Image } from './port.ts';
 import type { Hart } from './hart.ts';
 import type { Tick } from './units.ts';
 import type { Regime } from './walker.ts';

@@ -7,7 +7,7 @@
  */
 import { assert } from './assert.ts';
 import { type CostProfile, RISCV } from './costs.ts';
-import { Contexts, type Image } from './contexts.ts';
+import { Contexts } from './contexts.ts';
 import { E } from './counters.ts';
 import {
   Disk,
@@ -22,7 +22,7 @@ import { Hart, type HartConfig } from './hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from './hart-loop.ts';
 import { Cause, type Context, type Machine, type PteUpdate, type Supervisor } from './machine.ts';
 import { Memory } from './memory.ts';
-import { grip } from './port.ts';
+import { grip, type Image } from './port.ts';
 import { NEVER, PAGE_BYTES, type Tick } from './units.ts';
 import { type Locate, loadUser, readUser, storeUser } from './user-memory.ts';
 import type { Regime } from './walker.ts';

@@ -29,6 +29,16 @@ export interface CallResult {
   readonly value: number;
 }
 
+/** A function that a thread can start at; its arguments are the integers it was started with. */
+export type Entry = (...args: number[]) => Op<void>;
+
+/** A program: makes its entries anew for each context that loads it, around the user port. */
+export interface Image {
+  readonly name: string;
+  readonly entryCount: number;
+  readonly load: (port: UserPort) => readonly Entry[];
+}
+
 /** Thrown into user code that went on past a trap without `yield* port.fault()`. */
 export class UnhandledTrap extends Error {
   override readonly name = 'UnhandledTrap';
@@ -47,6 +57,8 @@ export interface UserMmu {
   readonly faultGpa: number;
   readonly copyBytesPerCycle: number;
   readonly zeroBytesPerCycle: number;
+  /** A whole page was zeroed or copied by user code: counted with those of supervisors. */
+  countPage(zeroed: boolean): void;
   /** User-mode thread operations of the context that runs. */
   spawn(entry: number, args: readonly number[]): number;
   currentThread(): number;
@@ -500,6 +512,9 @@ export class UserPort {
       this.#move(op, pa, source, from, part, bytes, offset);
       const rate = op === 'copy' ? this.#mmu.copyBytesPerCycle : this.#mmu.zeroBytesPerCycle;
       this.#left -= Math.ceil(part / rate);
+      if (part === PAGE_BYTES && (op === 'copy' || (op === 'fill' && from === 0))) {
+        this.#mmu.countPage(op === 'fill');
+      }
       to = (to + part) >>> 0;
       if (op === 'copy') from = (from + part) >>> 0;
       left -= part;

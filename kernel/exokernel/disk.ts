@@ -21,7 +21,7 @@ import {
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { check, checkPage, isName } from './capabilities.ts';
 import { pin } from './pages.ts';
-import { post } from './slices.ts';
+import { post } from './life.ts';
 import { DISK_TAGS, Extent, isEntry, isPage, isSlot, isWord, type State, Tag } from './state.ts';
 
 const isExtent = (state: State, n: number): boolean =>

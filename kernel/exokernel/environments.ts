@@ -7,7 +7,7 @@ import { ALL_RIGHTS, CAP_SLOTS, Env, envId, EnvState, Status } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { check, checkEnv, isName, putCap } from './capabilities.ts';
 import { checkRoot, makeRoot, unmakeTable } from './pages.ts';
-import { isQueued, tellPatron, wake } from './slices.ts';
+import { isQueued, kill, wake } from './life.ts';
 import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
 
 /**
@@ -123,17 +123,6 @@ export function envDestroy(state: State, caller: number, claim: Claims): Answer 
 
   kill(state, env, exitStatus);
   return env === caller ? null : ok();
-}
-
-/** Constant time. Who waits for the dead is released when somebody would run it: see runnerFor. */
-export function kill(state: State, env: number, exitStatus: number): void {
-  const { contexts } = state.machine;
-  if (contexts.exists(env)) contexts.destroy(env);
-  state.env.put(env, Env.state, EnvState.zombie);
-  state.env.put(env, Env.exitStatus, exitStatus);
-  if (state.cpu.get(0, Cpu.current) === env) state.cpu.put(0, Cpu.current, 0);
-  // The patron hears of it, as of readiness: somebody has to reap.
-  tellPatron(state, env);
 }
 
 /**

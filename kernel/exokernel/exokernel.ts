@@ -38,15 +38,8 @@ import { type Answer, type Claims, type KernelCall, ok, refuse } from './answer.
 import { accessAdd, accessRemove, capDrop, capForge } from './capabilities.ts';
 import { consoleWrite } from './console.ts';
 import { completions, diskRequest, extentSplit, putExtent } from './disk.ts';
-import {
-  envCreate,
-  envDestroy,
-  envReap,
-  envStart,
-  kill,
-  makeEnv,
-  startEnv,
-} from './environments.ts';
+import { envCreate, envDestroy, envReap, envStart, makeEnv, startEnv } from './environments.ts';
+import { kill } from './life.ts';
 import { ipcCall, ipcReplyWait, ipcWindow } from './ipc.ts';
 import {
   claimPage,

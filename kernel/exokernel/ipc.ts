@@ -23,7 +23,8 @@ import {
   Private,
   type State,
 } from './state.ts';
-import { isQueued, runnerFor, wake } from './slices.ts';
+import { isQueued, wake } from './life.ts';
+import { runnerFor } from './slices.ts';
 
 const MESSAGE = 4; // words
 

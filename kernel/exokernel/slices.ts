@@ -16,7 +16,7 @@ import {
 } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkEnv } from './capabilities.ts';
-import { kill } from './environments.ts';
+import { kill, post } from './life.ts';
 import { Cpu, EXCESS_MAX, isSlot, Private, type State } from './state.ts';
 import { pushSliceUpcall } from './upcalls.ts';
 
@@ -70,35 +70,6 @@ export function notify(state: State, caller: number, claim: Claims): Answer {
 
   post(state, env);
   return ok();
-}
-
-/** An event for `env`; a sleeper becomes ready. */
-export function post(state: State, env: number): void {
-  state.env.add(env, Env.events, 1);
-  if (state.stateOf(env) === EnvState.sleeping) wake(state, env);
-}
-
-/** `env` is ready from now on, and its patron hears of it. */
-export function wake(state: State, env: number): void {
-  state.env.put(env, Env.state, EnvState.ready);
-  tellPatron(state, env);
-}
-
-/** An event for the patron of `env`, if it still lives: who schedules must hear who can run. */
-export function tellPatron(state: State, env: number): void {
-  const patron = state.row(state.env.get(env, Env.patron));
-  if (patron < 0 || patron === env) return;
-  state.env.add(patron, Env.events, 1);
-  if (state.stateOf(patron) === EnvState.sleeping) state.env.put(patron, Env.state, EnvState.ready);
-}
-
-/** Whether `env` stands in the queue of a living callee. */
-export function isQueued(state: State, env: number): boolean {
-  const callee = state.row(state.env.get(env, Env.partner));
-  if (callee < 0 || state.stateOf(callee) === EnvState.zombie) return false;
-  const { secret } = state;
-  const next = secret.get(env, Private.queueNext);
-  return next !== 0 || secret.get(callee, Private.queueTail) === env;
 }
 
 /** sliceAllocate(position, env, slot): gives a free position to an environment. */

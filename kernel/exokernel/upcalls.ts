@@ -6,7 +6,7 @@
  */
 import { FAULT_FRAME_WORDS, FAULT_FRAMES, Status, Upcall, UPCALL_KINDS } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { kill } from './environments.ts';
+import { kill } from './life.ts';
 import { isWord, Private, type State } from './state.ts';
 import { Env } from '../abi.ts';
 

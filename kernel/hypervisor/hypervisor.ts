@@ -7,7 +7,7 @@
  * CPU is elsewhere. The guests' supervisors are its only objects; all its state is tables.
  */
 import { assert } from '../../machine/assert.ts';
-import type { Image } from '../../machine/contexts.ts';
+import type { Image } from '../../machine/user-port.ts';
 import { NEVER, PAGE_BYTES } from '../../machine/units.ts';
 import {
   Cause,

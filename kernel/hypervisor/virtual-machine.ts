@@ -7,7 +7,7 @@
  * one hart. What cannot be done so is an exit, with one cause: memory that the second stage lacks,
  * the disk's doorbell, the console, waiting. Its disk is a ring in the guest's own last page.
  */
-import type { Image } from '../../machine/contexts.ts';
+import type { Image } from '../../machine/user-port.ts';
 import { Contexts } from '../../machine/contexts.ts';
 import type { CostProfile } from '../../machine/costs.ts';
 import { E } from '../../machine/counters.ts';

@@ -1,0 +1,46 @@
+/**
+ * What befalls an environment: it becomes ready, an event is posted to it, it dies. Each takes
+ * constant time, because a trap or an interrupt can cause it; whoever schedules it hears of it.
+ */
+import { Env, EnvState } from '../abi.ts';
+import { Cpu, Private, type State } from './state.ts';
+
+/** An event for `env`; a sleeper becomes ready. */
+export function post(state: State, env: number): void {
+  state.env.add(env, Env.events, 1);
+  if (state.stateOf(env) === EnvState.sleeping) wake(state, env);
+}
+
+/** `env` is ready from now on, and its patron hears of it. */
+export function wake(state: State, env: number): void {
+  state.env.put(env, Env.state, EnvState.ready);
+  tellPatron(state, env);
+}
+
+/** An event for the patron of `env`, if it still lives: who schedules must hear who can run. */
+export function tellPatron(state: State, env: number): void {
+  const patron = state.row(state.env.get(env, Env.patron));
+  if (patron < 0 || patron === env) return;
+  state.env.add(patron, Env.events, 1);
+  if (state.stateOf(patron) === EnvState.sleeping) state.env.put(patron, Env.state, EnvState.ready);
+}
+
+/** Whether `env` stands in the queue of a living callee. */
+export function isQueued(state: State, env: number): boolean {
+  const callee = state.row(state.env.get(env, Env.partner));
+  if (callee < 0 || state.stateOf(callee) === EnvState.zombie) return false;
+  const { secret } = state;
+  const next = secret.get(env, Private.queueNext);
+  return next !== 0 || secret.get(callee, Private.queueTail) === env;
+}
+
+/** Constant time. Who waits for the dead is released when somebody would run it: see runnerFor. */
+export function kill(state: State, env: number, exitStatus: number): void {
+  const { contexts } = state.machine;
+  if (contexts.exists(env)) contexts.destroy(env);
+  state.env.put(env, Env.state, EnvState.zombie);
+  state.env.put(env, Env.exitStatus, exitStatus);
+  if (state.cpu.get(0, Cpu.current) === env) state.cpu.put(0, Cpu.current, 0);
+  // The patron hears of it, as of readiness: somebody has to reap.
+  tellPatron(state, env);
+}
