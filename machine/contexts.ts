@@ -10,6 +10,7 @@ import { E, USER_LAYER } from './counters.ts';
 import type { Hart, UserThreads } from './hart.ts';
 import { Cause, type Context, type ContextPort, type Privilege, type Trap } from './machine.ts';
 import {
+  Done,
   type Entry,
   grip,
   type Image,
@@ -63,6 +64,7 @@ class Frame {
 interface Thread {
   readonly registers: Float64Array; // call number, arguments, status, value
   readonly frames: Frame[]; // innermost last
+  readonly done: Done; // what its sugar returns on a hit: nobody else's loads show there
 }
 
 const REGISTER_WORDS = VALUE + RESULTS;
@@ -80,6 +82,7 @@ class UserContext implements Context, UserThreads {
   #entries: readonly Entry[] | null = null; // made by the first thread, in user mode
   readonly #threads: Thread[] = [];
   #current = 0;
+  #trapped = 1; // frames of the current thread when it trapped last
   failure = '';
 
   constructor(
@@ -104,6 +107,12 @@ class UserContext implements Context, UserThreads {
     return thread;
   }
 
+  /** Registers of the frame that trapped last: an upcall pushed since has put them aside. */
+  get callRegisters(): Float64Array {
+    const { thread } = this;
+    return thread.frames[this.#trapped]?.beneath ?? thread.registers;
+  }
+
   get started(): boolean {
     return this.#threads.length > 0;
   }
@@ -113,7 +122,13 @@ class UserContext implements Context, UserThreads {
     if (this.#threads.length === THREAD_LIMIT) return -1;
     if (!this.#hasEntry(entry)) return -1;
     const registers = new Float64Array(REGISTER_WORDS);
-    return this.#threads.push({ registers, frames: [this.#frame(entry, args, null)] }) - 1;
+    const frames = [this.#frame(entry, args, null)];
+    return this.#threads.push({ registers, frames, done: new Done() }) - 1;
+  }
+
+  /** For a rolled-back handler. */
+  unstart(): void {
+    this.#threads.length = 0;
   }
 
   currentThread(): number {
@@ -149,13 +164,14 @@ class UserContext implements Context, UserThreads {
       const { thread } = this;
       const frame = thread.frames[thread.frames.length - 1];
       if (frame === undefined) return this.#trap(Cause.threadEnd, 0);
-      grip.setRegisters(port, thread.registers);
+      grip.setRegisters(port, thread.registers, thread.done);
       let ended = false;
       try {
         ended = frame.run();
       } catch (error) {
         grip.take(port);
         this.failure = describe(error);
+        grip.take(port); // describing runs code of the program's once more
         return this.#trap(Cause.userException, 0);
       }
       const cause = grip.take(port);
@@ -169,6 +185,8 @@ class UserContext implements Context, UserThreads {
       }
       if (cause === Cause.threadSwitch) {
         if (!this.#switch(grip.tval(port))) return this.#trap(Cause.illegalInstruction, 0);
+        // Threads that do nothing but switch are preempted as well.
+        if (hart.now() >= until) return this.#trap(Cause.timerInterrupt, 0);
         continue;
       }
       if (cause === 0) return this.#trap(Cause.illegalInstruction, 0);
@@ -177,7 +195,7 @@ class UserContext implements Context, UserThreads {
   }
 
   #switch(to: number): boolean {
-    const next = this.#threads[to];
+    const next = Number.isInteger(to) ? this.#threads[to] : undefined;
     if (next === undefined || next.frames.length === 0) return false;
     // A register file out, a register file in; nobody but the program knows.
     const hart = this.#hart;
@@ -206,6 +224,7 @@ class UserContext implements Context, UserThreads {
   /** The level a trap is for: second-stage faults belong to whoever runs the guest. */
   #trap(cause: Cause, tval: number): Trap {
     const { port } = this.#hart;
+    this.#trapped = this.thread.frames.length;
     const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
     return { cause, tval, gpa: grip.gpa(port), level: second ? this.#level - 1 : this.#level };
   }
@@ -249,6 +268,9 @@ export class Contexts implements ContextPort {
     const context = this.#at(number);
     assert(!context.started, 'contexts: a context starts once');
     assert(context.spawn(entry, args) === 0, 'contexts: the entry exists');
+    this.undo?.push(() => {
+      context.unstart();
+    });
   }
 
   destroy(number: number): void {
@@ -283,7 +305,7 @@ export class Contexts implements ContextPort {
 
   setResult(number: number, status: number, ...values: readonly number[]): void {
     assert(values.length <= RESULTS, 'contexts: the results fit into the registers');
-    const { registers } = this.#at(number).thread;
+    const registers = this.#at(number).callRegisters;
     if (this.undo !== null) {
       const before = registers.slice();
       this.undo.push(() => {

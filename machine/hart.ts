@@ -108,7 +108,9 @@ export class Hart implements UserMmu {
   }
 
   charge(why: Charge, cycles: number): void {
-    grip.spend(this.port, cycles);
+    // A guest's supervisor may name any number; time only ever goes on, by whole cycles.
+    if (!(cycles >= 0 && cycles < 2 ** 31)) cycles = 0;
+    grip.spend(this.port, Math.floor(cycles));
     if (this.listener !== null) this.tell({ what: 'charge', why, cycles });
   }
 
@@ -214,8 +216,8 @@ export class Hart implements UserMmu {
       this.#tlb.dropSpace(vmid, asid);
       this.#forgetAll();
     } else {
-      this.#tlb.dropPage(vpn, vmid, asid);
-      this.#forget(vpn);
+      if (this.#tlb.dropPage(vpn, vmid, asid)) this.#forgetAll();
+      else this.#forget(vpn);
     }
   }
 
@@ -250,6 +252,11 @@ export class Hart implements UserMmu {
     return this.#storm;
   }
 
+  /** Whether translations may be copied in front of the TLB: not if there is none. */
+  get cacheable(): boolean {
+    return this.#tlb.exists;
+  }
+
   countPage(zeroed: boolean): void {
     this.counters.add(zeroed ? E.pagesZeroed : E.pagesCopied, 1);
   }
@@ -267,6 +274,7 @@ export class Hart implements UserMmu {
   /** Host address of supervisor-physical `pa`, or -1 on a second-stage fault. */
   supervisorAddress(pa: number, write: boolean): number {
     const regime = this.#regime;
+    if (!(pa >= 0 && pa < 2 ** 32)) return this.#beyond(pa);
     const page = pa >>> 12;
     if (regime.vmid === 0) {
       if (page >= this.memory.pages) return this.#beyond(pa);
@@ -280,7 +288,7 @@ export class Hart implements UserMmu {
     }
     const vpn = regime.root < 0 ? page : DIRECT_VPN + page;
     if (!this.#translate(vpn, write, false)) return -1;
-    this.#guestTag[n] = key;
+    if (this.#tlb.exists) this.#guestTag[n] = key;
     this.#guestPpn[n] = this.ppn;
     this.#guestWrite[n] = write ? 1 : 0;
     return this.ppn * PAGE_BYTES + (pa & (PAGE_BYTES - 1));
@@ -297,7 +305,9 @@ export class Hart implements UserMmu {
   }
 
   #beyond(pa: number): number {
-    assert(false, `hart: physical address ${pa} is inside memory`);
+    assert(this.#regime.vmid !== 0, `hart: physical address ${pa} is inside memory`);
+    this.faultCause = 23;
+    this.faultGpa = pa;
     return -1;
   }
 

@@ -69,6 +69,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   #deferred: (() => void)[] | null = null;
   #undo: (() => void)[] | null = null;
   #attempt = 0;
+  #submitting = 0; // requests that a commit will hand to the disk
   #stores = 0;
   #saved: ReturnType<PhysicalMachine['saveRegisters']> | null = null;
   #power = true;
@@ -232,7 +233,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.moveRegisters(1);
     this.#regime = {
       vmid: 0,
-      asid: space?.asid ?? 0,
+      asid: (space?.asid ?? 0) & 0xffff, // WARL: ASIDLEN is 16
       root: space?.root ?? -1,
       guestRoot: -1,
     };
@@ -245,7 +246,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
 
   setTimer(at: Tick): void {
     this.moveRegisters(1);
-    this.#timer = at;
+    this.#timer = Number.isNaN(at) ? NEVER : at;
   }
 
   moveRegisters(count: number): void {
@@ -367,6 +368,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   }
 
   #end(): void {
+    this.#submitting = 0;
     this.#deferred = null;
     this.#undo = null;
     this.contexts.undo = null;
@@ -386,7 +388,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
       blocks: this.#device.blocks,
       room: () => {
         this.#mmio(1);
-        return this.#device.room;
+        return this.#device.room - this.#submitting;
       },
       submit: (request) => {
         this.#submit(request);
@@ -404,6 +406,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
     counters.add(E.diskRequests, 1);
     if (request.flush === true) counters.add(E.diskFlushes, 1);
     else counters.add(request.write ? E.diskWrites : E.diskReads, request.pages.length);
+    if (this.#deferred !== null) this.#submitting++;
     this.#later(() => {
       this.#schedule(this.#device.submit(request, this.now()));
     });

@@ -55,6 +55,8 @@ export interface UserMmu {
   readonly ppn: number;
   readonly faultCause: number;
   readonly faultGpa: number;
+  /** Whether the port may keep a copy of the translation. */
+  readonly cacheable: boolean;
   readonly copyBytesPerCycle: number;
   readonly zeroBytesPerCycle: number;
   /** A whole page was zeroed or copied by user code: counted with those of supervisors. */
@@ -82,7 +84,7 @@ const SWITCH = 26;
 const MISALIGNED_LOAD = 4;
 const MISALIGNED_STORE = 6;
 
-type Kind = 'load32' | 'store32' | 'load8' | 'store8' | 'swap' | 'work' | Bulk;
+type Kind = 'none' | 'load32' | 'store32' | 'load8' | 'store8' | 'swap' | 'work' | Bulk;
 type Bulk = 'copy' | 'fill' | 'read' | 'write';
 
 /** An Op by hand: what would be a generator, but for what a generator costs. */
@@ -100,7 +102,7 @@ abstract class Plain<T> implements Op<T> {
 }
 
 /** An iterator that is already done: what sugar returns on a hit, so that a hit allocates nothing. */
-class Done extends Plain<number> {
+export class Done extends Plain<number> {
   readonly #result: { done: true; value: number } = { done: true, value: 0 };
   of(value: number): this {
     this.#result.value = value;
@@ -186,7 +188,8 @@ export interface Grip {
   tval(port: UserPort): number;
   gpa(port: UserPort): number;
   takeSpurious(port: UserPort): boolean;
-  setRegisters(port: UserPort, registers: Float64Array): void;
+  /** Registers of the thread that runs, and the iterator that its sugar returns. */
+  setRegisters(port: UserPort, registers: Float64Array, done?: Done): void;
   setSlot(port: UserPort, slot: number): void;
   forgetPage(port: UserPort, vpn: number): void;
   forgetAll(port: UserPort): void;
@@ -207,7 +210,7 @@ export class UserPort {
   readonly #wtag = new Int32Array(MICRO).fill(INVALID);
   readonly #radd = new Int32Array(MICRO); // physical minus virtual address, modulo 2^32
   readonly #wadd = new Int32Array(MICRO);
-  readonly #done = new Done();
+  #done = new Done();
   readonly #answer = Object.freeze(new Answer(() => this.#received())); // everyone gets to hold it
   #slot = 4;
   #left = 0; // cycles before the deadline, counting down
@@ -221,7 +224,7 @@ export class UserPort {
   #storm = false;
   #stormed = false;
   // What a pending access must retry.
-  #op: Kind = 'load32';
+  #op: Kind = 'none';
   #a = 0;
   #b = 0;
   #c = 0;
@@ -233,52 +236,62 @@ export class UserPort {
     this.#memory = mmu.memory;
     this.#i32 = mmu.memory.i32;
     this.#u8 = mmu.memory.u8;
+    // Every program holds this one object: none may put code of its own into it.
+    Object.freeze(this);
   }
 
   // ---- primitives: a value, or undefined when a trap is pending ---------------------------------
 
   /** lw: the signed word at `va`, 1 cycle. Faults: misaligned, page fault. */
   load32(va: number): number | undefined {
-    const i = (va >>> 12) & (MICRO - 1);
-    if (--this.#left >= 0 && this.#rtag[i] === ((va & FULL) | this.#slot)) {
-      return this.#i32[(va + (this.#radd[i] as number)) >>> 2];
+    const a = va | 0; // once: an operand may be an object that changes its mind
+    const i = (a >>> 12) & (MICRO - 1);
+    if (--this.#left >= 0 && this.#rtag[i] === ((a & FULL) | this.#slot)) {
+      return this.#i32[(a + (this.#radd[i] as number)) >>> 2];
     }
-    return this.#slow('load32', va, 0);
+    return this.#slow('load32', a, 0);
   }
 
   /** sw: stores the low 32 bits of `value` at `va`, 1 cycle. */
   store32(va: number, value: number): number | undefined {
-    const i = (va >>> 12) & (MICRO - 1);
-    if (--this.#left >= 0 && this.#wtag[i] === ((va & FULL) | this.#slot)) {
-      this.#i32[(va + (this.#wadd[i] as number)) >>> 2] = value;
+    const a = va | 0;
+    const b = value | 0;
+    const i = (a >>> 12) & (MICRO - 1);
+    if (--this.#left >= 0 && this.#wtag[i] === ((a & FULL) | this.#slot)) {
+      this.#i32[(a + (this.#wadd[i] as number)) >>> 2] = b;
       return 0;
     }
-    return this.#slow('store32', va, value | 0);
+    return this.#slow('store32', a, b);
   }
 
   /** lbu: the byte at `va`, 1 cycle. */
   load8(va: number): number | undefined {
-    const i = (va >>> 12) & (MICRO - 1);
-    if (--this.#left >= 0 && this.#rtag[i] === ((va & PAGE) | this.#slot)) {
-      return this.#u8[(va + (this.#radd[i] as number)) >>> 0];
+    const a = va | 0;
+    const i = (a >>> 12) & (MICRO - 1);
+    if (--this.#left >= 0 && this.#rtag[i] === ((a & PAGE) | this.#slot)) {
+      return this.#u8[(a + (this.#radd[i] as number)) >>> 0];
     }
-    return this.#slow('load8', va, 0);
+    return this.#slow('load8', a, 0);
   }
 
   /** sb: stores the low 8 bits of `value` at `va`, 1 cycle. */
   store8(va: number, value: number): number | undefined {
-    const i = (va >>> 12) & (MICRO - 1);
-    if (--this.#left >= 0 && this.#wtag[i] === ((va & PAGE) | this.#slot)) {
-      this.#u8[(va + (this.#wadd[i] as number)) >>> 0] = value;
+    const a = va | 0;
+    const b = value & 0xff;
+    const i = (a >>> 12) & (MICRO - 1);
+    if (--this.#left >= 0 && this.#wtag[i] === ((a & PAGE) | this.#slot)) {
+      this.#u8[(a + (this.#wadd[i] as number)) >>> 0] = b;
       return 0;
     }
-    return this.#slow('store8', va, value & 0xff);
+    return this.#slow('store8', a, b);
   }
 
   /** amoswap.w: stores `value` at `va` and returns what stood there, in one step. 2 cycles. */
   swap32(va: number, value: number): number | undefined {
+    const a = va | 0;
+    const b = value | 0;
     this.#left--;
-    return this.#slow('swap', va, value | 0);
+    return this.#slow('swap', a, b);
   }
 
   /** `cycles` of computation that touches no memory; preempted wherever the slice ends. */
@@ -302,14 +315,16 @@ export class UserPort {
 
   /** Loads `bytes` bytes at `va` into a host array from `at` on: what host code then works on. */
   read(va: number, into: Uint8Array, at: number, bytes: number): number | undefined {
-    window(into, at, bytes);
-    return this.#bulk('read', va >>> 0, 0, bytes >>> 0, into, at);
+    const [a, from, count] = [va >>> 0, +at, +bytes];
+    window(into, from, count);
+    return this.#bulk('read', a, 0, count >>> 0, into, from);
   }
 
   /** Stores `bytes` bytes of a host array, from `at` on, at `va`. */
   write(va: number, from: Uint8Array, at: number, bytes: number): number | undefined {
-    window(from, at, bytes);
-    return this.#bulk('write', va >>> 0, 0, bytes >>> 0, from, at);
+    const [a, start, count] = [va >>> 0, +at, +bytes];
+    window(from, start, count);
+    return this.#bulk('write', a, 0, count >>> 0, from, start);
   }
 
   /** Hands the pending trap to the hart and retries the access until it succeeds. */
@@ -317,6 +332,7 @@ export class UserPort {
     for (;;) {
       const [op, a, b, c, bytes, at] = [this.#op, this.#a, this.#b, this.#c, this.#bytes, this.#at];
       yield;
+      if (op === 'none') return 0; // there was no access of ours to retry
       const result =
         bytes !== null || op === 'copy' || op === 'fill'
           ? this.#bulk(op as Bulk, a, b, c, bytes, at)
@@ -361,6 +377,7 @@ export class UserPort {
   /** Loads the registers of another thread of this environment: user mode, no trap. */
   *switchTo(thread: number): Op<void> {
     if (this.#pending !== 0) throw new UnhandledTrap();
+    this.#op = 'none';
     this.#raise(SWITCH, thread, 0);
     yield;
   }
@@ -455,7 +472,7 @@ export class UserPort {
     if (cycles === 0) return 0;
     if (this.#interrupted(0)) return undefined;
     this.#stormed = false;
-    const part = Math.min(cycles, this.#left + 1);
+    const part = Math.min(cycles, this.#left);
     this.#left -= part;
     if (part === cycles) return 0;
     this.#a = cycles - part;
@@ -558,7 +575,7 @@ export class UserPort {
     if (tags[i] === tag) return ((vpn << 12) + (adds[i] as number)) >>> 12;
     if (!this.#mmu.translateUser(vpn, write)) return -1;
     const { ppn } = this.#mmu;
-    if (this.#storm) return ppn;
+    if (this.#storm || !this.#mmu.cacheable) return ppn;
     const add = (ppn << 12) - (vpn << 12);
     this.#rtag[i] = tag;
     this.#radd[i] = add;
@@ -584,6 +601,9 @@ export class UserPort {
       const registers = port.#registers;
       registers[0] = number;
       for (let n = 1; n < ARGUMENTS; n++) registers[n] = args[n - 1] ?? 0;
+      // An argument that is an object ran code of the program's while it became a number.
+      if (port.#pending !== 0) throw new UnhandledTrap();
+      port.#op = 'none';
       port.#raise(ECALL, 0, 0);
     };
     answerOf = (port) => port.#answer;
@@ -606,6 +626,9 @@ export class UserPort {
           port.#pending = 0;
           port.#left = port.#saved;
         }
+        // Whoever waits has captured it; nobody else may retry it.
+        port.#op = 'none';
+        port.#bytes = null;
         return cause;
       },
       tval: (port) => port.#tval,
@@ -615,8 +638,9 @@ export class UserPort {
         port.#spurious = false;
         return was;
       },
-      setRegisters: (port, registers) => {
+      setRegisters: (port, registers, done = new Done()) => {
         port.#registers = registers;
+        port.#done = done;
       },
       setSlot: (port, slot) => {
         assert(slot > 0 && slot < SLOTS, 'port: address-space slots are 1 to 1023');
@@ -642,4 +666,9 @@ export class UserPort {
       },
     };
   }
+}
+
+for (const made of [UserPort, Plain, Done, Call, Answer]) {
+  Object.freeze(made.prototype);
+  Object.freeze(made);
 }

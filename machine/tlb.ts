@@ -10,6 +10,8 @@ import { GIGAPAGE_PAGES, MEGAPAGE_PAGES, PTE_G } from './sv39.ts';
 export const spaceTag = (vmid: number, asid: number): number => (vmid << 16) | asid;
 
 const EMPTY = -1;
+/** Of an entry's flags: a part of a first-stage superpage that the second stage splits. */
+export const FRACTURED = 1 << 12;
 const SUPERPAGES = 16; // entries, fully associative
 
 export class Tlb {
@@ -27,6 +29,7 @@ export class Tlb {
   readonly #superPpn = new Int32Array(SUPERPAGES);
   #superNext = 0;
   #superUsed = false;
+  #fractured = false;
 
   /** Of the entry that `find` found. */
   ppn = 0;
@@ -74,9 +77,14 @@ export class Tlb {
     if (this.#sets === 0) return EMPTY;
     if (level > 0) {
       const pages = level === 1 ? MEGAPAGE_PAGES : GIGAPAGE_PAGES;
-      const n = this.#superNext;
-      this.#superNext = (n + 1) % SUPERPAGES;
       const start = vpn - (vpn % pages);
+      let n = this.#superVpn.findIndex(
+        (first, k) => first === start && this.#superSpace[k] === space,
+      );
+      if (n < 0) {
+        n = this.#superNext;
+        this.#superNext = (n + 1) % SUPERPAGES;
+      }
       const lost = this.#superVpn[n] ?? EMPTY;
       this.#superVpn[n] = start;
       this.#superPages[n] = pages;
@@ -97,6 +105,7 @@ export class Tlb {
       this.#next[set] = way + 1 === this.#ways ? 0 : way + 1;
       n = first + way;
     }
+    if ((flags & FRACTURED) !== 0) this.#fractured = true;
     const lost = this.#vpn[n] ?? EMPTY;
     this.#vpn[n] = vpn;
     this.#space[n] = space;
@@ -105,9 +114,19 @@ export class Tlb {
     return lost;
   }
 
-  /** sfence.vma with an address: all sizes, global entries included if `asid` is null. */
-  dropPage(vpn: number, vmid: number, asid: number | null): void {
-    if (this.#sets === 0) return;
+  /** False: there is no TLB, and nobody may keep copies of what it would hold. */
+  get exists(): boolean {
+    return this.#sets > 0;
+  }
+
+  /**
+   * sfence.vma with an address: all sizes, global entries included if `asid` is null. True if a
+   * superpage went, and with it translations of other pages.
+   */
+  dropPage(vpn: number, vmid: number, asid: number | null): boolean {
+    let superpage = false;
+    if (this.#sets === 0) return superpage;
+    if (this.#fractured) superpage = this.#dropFractured(vpn, vmid, asid);
     const first = (vpn & (this.#sets - 1)) * this.#ways;
     for (let n = first; n < first + this.#ways; n++) {
       if (
@@ -122,8 +141,24 @@ export class Tlb {
       if (start === EMPTY || vpn < start || vpn >= start + (this.#superPages[n] ?? 0)) continue;
       if (this.#named(this.#superSpace[n] ?? 0, this.#superFlags[n] ?? 0, vmid, asid)) {
         this.#superVpn[n] = EMPTY;
+        superpage = true;
       }
     }
+    return superpage;
+  }
+
+  /** One address of a split superpage stands for all of them. */
+  #dropFractured(vpn: number, vmid: number, asid: number | null): boolean {
+    let dropped = false;
+    for (let n = 0; n < this.#vpn.length; n++) {
+      const flags = this.#flags[n] ?? 0;
+      const near = ((this.#vpn[n] ?? EMPTY) ^ vpn) >>> 18 === 0; // no superpage is larger
+      if ((flags & FRACTURED) === 0 || !near) continue;
+      if (!this.#named(this.#space[n] ?? 0, flags, vmid, asid)) continue;
+      dropped ||= this.#vpn[n] !== EMPTY;
+      this.#vpn[n] = EMPTY;
+    }
+    return dropped;
   }
 
   /** sfence.vma without an address: one address space of a guest (or the host), or all of them. */

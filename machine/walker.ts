@@ -17,6 +17,7 @@ import {
   LEVELS,
   PTE_A,
   PTE_D,
+  PTE_FLAGS,
   PTE_G,
   PTE_R,
   PTE_U,
@@ -26,6 +27,7 @@ import {
   ptePpn,
   vpnIndex,
 } from './sv39.ts';
+import { FRACTURED } from './tlb.ts';
 import { PAGE_BYTES } from './units.ts';
 
 /** Address space and guest that a hart translates for. */
@@ -46,6 +48,7 @@ export class Walker {
   // Page-walk cache: which leaf table (host page) serves 2 MiB of a space.
   readonly #pointerKey = new Float64Array(POINTERS).fill(-1);
   readonly #pointerTable = new Int32Array(POINTERS);
+  readonly #pointerGuest = new Int32Array(POINTERS); // the table's guest-physical page
   // Nested TLB: guest-physical page to host page.
   readonly #nestedKey = new Float64Array(NESTED).fill(-1);
   readonly #nestedPpn = new Int32Array(NESTED);
@@ -120,6 +123,7 @@ export class Walker {
     if (this.#caches && this.#pointerKey[slot] === key) {
       level = 0;
       host = this.#pointerTable[slot] ?? 0;
+      table = this.#pointerGuest[slot] ?? 0;
     }
     for (; level >= 0; level--) {
       if (host < 0) {
@@ -134,6 +138,7 @@ export class Walker {
       if (level === 0 && this.#caches) {
         this.#pointerKey[slot] = key;
         this.#pointerTable[slot] = host;
+        this.#pointerGuest[slot] = table;
       }
       const pa = host * PAGE_BYTES + vpnIndex(vpn, level) * 8;
       this.#references++;
@@ -146,7 +151,7 @@ export class Walker {
         host = -1;
         continue;
       }
-      return this.#leaf(regime, vpn, write, user, level, pa, entry);
+      return this.#leaf(regime, vpn, write, user, level, table, pa, entry);
     }
     return this.#fault(1, 0);
   }
@@ -157,6 +162,7 @@ export class Walker {
     write: boolean,
     user: boolean,
     level: number,
+    table: number,
     pa: number,
     entry: number,
   ): boolean {
@@ -173,19 +179,21 @@ export class Walker {
       this.ppn = page;
       this.level = level;
     } else {
-      // The A and D update is a store to the guest's table; its page was translated for loading.
+      // Marking A or D is an implicit store to the guest's table, and translated as one.
       const update = flags !== entry;
+      if (update && !this.#guest(regime, table, true)) return this.#fault(2, table * PAGE_BYTES);
       if (!this.#guest(regime, page, write)) return this.#fault(2, page * PAGE_BYTES);
       this.ppn = this.#gPpn;
       this.level = Math.min(level, this.#gLevel);
       const writable = (this.#gFlags & (PTE_W | PTE_D)) === (PTE_W | PTE_D);
       if (update) this.#memory.put(pa, flags);
       // Both stages must allow a store without another walk.
-      this.flags = writable ? flags : flags & ~PTE_D;
+      this.flags = flags & (writable ? PTE_FLAGS : PTE_FLAGS & ~PTE_D);
+      if (level > this.level) this.flags |= FRACTURED;
       return true;
     }
     if (flags !== entry) this.#memory.put(pa, flags);
-    this.flags = flags;
+    this.flags = flags & PTE_FLAGS;
     return true;
   }
 
@@ -212,6 +220,7 @@ export class Walker {
       this.#references++;
       const entry = memory.get(pa) >>> 0;
       if ((entry & PTE_V) === 0 || memory.get(pa + 4) !== 0) return false;
+      if ((entry & (PTE_R | PTE_W)) === PTE_W) return false;
       if (!isLeaf(entry)) {
         if (level === 0) return false;
         table = ptePpn(entry);
@@ -223,11 +232,12 @@ export class Walker {
       const base = ptePpn(entry);
       if (base % span !== 0 || (entry & PTE_U) === 0) return false;
       if ((entry & (write ? PTE_W : PTE_R)) === 0) return false;
+      const found = base + (page % span);
+      if (found >= memory.pages) return false;
       let flags = entry | PTE_A;
       if (write) flags |= PTE_D;
       if (flags !== entry) memory.put(pa, flags);
-      this.#gPpn = base + (page % span);
-      if (this.#gPpn >= memory.pages) return false;
+      this.#gPpn = found;
       this.#gFlags = flags;
       this.#gLevel = level;
       if (this.#caches) {
@@ -248,4 +258,4 @@ export class Walker {
 }
 
 /** The permissions that a TLB entry must keep of what a walk found. */
-export const KEPT = PTE_R | PTE_W | PTE_X | PTE_U | PTE_G | PTE_D;
+export const KEPT = PTE_R | PTE_W | PTE_X | PTE_U | PTE_G | PTE_D | FRACTURED;

@@ -73,7 +73,9 @@ export function populate(state: State, vm: number): void {
 export function back(state: State, vm: number, page: number): boolean {
   if (page < 0 || page >= state.vm.get(vm, Vm.pages)) return false;
   if (hostPage(state, vm, page) >= 0) return false; // it is there: the fault has another reason
-  const host = take(state, 1, 1);
+  // The page, and two tables that it may need: all of them or none.
+  const spare = state.cpu.get(0, Cpu.topPage) - state.cpu.get(0, Cpu.nextPage);
+  const host = spare < 3 ? -1 : take(state, 1, 1);
   if (host < 0) return false;
   state.machine.zeroPage(host);
   mapHost(state, vm, page, host, 0);

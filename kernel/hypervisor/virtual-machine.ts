@@ -213,7 +213,7 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   setAddressSpace(space: { readonly root: number; readonly asid: number } | null): void {
     this.moveRegisters(1);
-    this.#regime = this.#regimeOf(space?.root ?? -1, space?.asid ?? 0);
+    this.#regime = this.#regimeOf(space?.root ?? -1, (space?.asid ?? 0) & 0xffff);
     this.hart.install(this.#regime);
   }
 
@@ -229,7 +229,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** vstimecmp (Sstc): the guest programs its own timer. */
   setTimer(at: Tick): void {
     this.moveRegisters(1);
-    this.#timer = at;
+    this.#timer = Number.isNaN(at) ? NEVER : at;
   }
 
   moveRegisters(count: number): void {

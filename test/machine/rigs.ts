@@ -1,0 +1,183 @@
+/**
+ * Machines to hold the contract against: the hardware in its test modes, and virtual machines of
+ * every kind of second stage. A virtual one has a busy neighbour and slices of a prime length, so
+ * that outer events fall anywhere.
+ */
+import { RamMedium } from '../../machine/disk.ts';
+import { PhysicalMachine, type Stop } from '../../machine/physical.ts';
+import { isLeaf, PTE_V, ptePpn, vpnIndex } from '../../machine/sv39.ts';
+import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
+import type { Image } from '../../machine/user-port.ts';
+import type { Supervisor } from '../../kernel/supervisor.ts';
+import { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import type { HypervisorConfig } from '../../kernel/hypervisor/state.ts';
+import { program, Script } from './script.ts';
+
+export const GUEST_PAGES = 512; // the disk ring's page is the last of them
+export const BLOCKS = 32;
+
+export interface Setup {
+  readonly supervisor: Supervisor;
+  readonly images: readonly Image[];
+  readonly seed?: number;
+}
+
+export interface Rig {
+  readonly physical: PhysicalMachine;
+  readonly run: (deadline?: Tick) => Stop;
+  /** A word of the machine's memory, by its own address. */
+  readonly peek: (pa: number) => number;
+  /** What the machine wrote to its console, as bytes. */
+  readonly output: () => number[];
+  /** Depth of the supervisor under test. */
+  readonly level: number;
+}
+
+export interface Maker {
+  readonly name: string;
+  /** spurious timer traps before each access */
+  readonly storm: boolean;
+  /** handlers are rolled back and told again */
+  readonly restarts: boolean;
+  readonly virtual: boolean;
+  readonly make: (setup: Setup) => Rig;
+}
+
+export function physicalMaker(
+  name: string,
+  modes: { readonly storm?: boolean; readonly restarts?: boolean; readonly hashed?: boolean },
+): Maker {
+  return {
+    name,
+    storm: modes.storm === true,
+    restarts: modes.restarts === true,
+    virtual: false,
+    make: ({ supervisor, images, seed }) => {
+      const bytes: number[] = [];
+      const physical = new PhysicalMachine({
+        pages: GUEST_PAGES,
+        images,
+        seed: seed ?? 1,
+        medium: new RamMedium(BLOCKS),
+        output: (_channel, sent) => bytes.push(...sent),
+        ...modes,
+      });
+      physical.boot(supervisor);
+      return {
+        physical,
+        run: (deadline = NEVER) => physical.run(deadline),
+        peek: (pa) => physical.memory.get(pa),
+        output: () => bytes,
+        level: 0,
+      };
+    },
+  };
+}
+
+const CHANNEL = 5;
+
+/** A guest that computes and touches memory for about `cycles`, then waits for ever. */
+export function busyGuest(cycles: number): { supervisor: Script; images: Image[] } {
+  const spin = program(function* (port) {
+    for (let n = 0; n < cycles / 100; n++) {
+      yield* port.store(0, (yield* port.load(0)) + 1);
+      port.work(90) ?? (yield* port.fault());
+    }
+  });
+  const supervisor = new Script({
+    boot: (s) => {
+      s.space(1);
+      s.map(1, 0);
+      s.start(1);
+    },
+  });
+  return { supervisor, images: [spin] };
+}
+
+export function virtualMaker(
+  name: string,
+  hypervisor: Pick<HypervisorConfig, 'backing' | 'secondStage'>,
+  modes: { readonly storm?: boolean; readonly company?: boolean } = {},
+): Maker {
+  return {
+    name,
+    storm: modes.storm === true,
+    restarts: false,
+    virtual: true,
+    make: ({ supervisor, images, seed }) => {
+      const bytes: number[] = [];
+      const physical = new PhysicalMachine({
+        pages: 4 * GUEST_PAGES,
+        images: [],
+        seed: seed ?? 1,
+        medium: new RamMedium(BLOCKS + 16),
+        output: (channel, sent) => {
+          if (channel === CHANNEL) bytes.push(...sent);
+        },
+        storm: modes.storm === true,
+      });
+      const guest = {
+        supervisor,
+        images,
+        pages: GUEST_PAGES,
+        firstBlock: 7,
+        blocks: BLOCKS,
+        channel: CHANNEL,
+      };
+      const neighbour = {
+        ...busyGuest(60_000),
+        pages: 64,
+        firstBlock: 0,
+        blocks: 7,
+        channel: 6,
+      };
+      const guests = modes.company === true ? [neighbour, guest] : [guest];
+      const config = { sliceCycles: modes.company === true ? 1_999 : 1_000_003, ...hypervisor };
+      const root = new Hypervisor(config, guests);
+      physical.boot(root);
+      const memory = physical.memory;
+      const secondStage = root.state.vm.address(guests.indexOf(guest), 1);
+      return {
+        physical,
+        run: (deadline = NEVER) => physical.run(deadline),
+        peek: (pa) => {
+          const host = hostPage((at) => memory.get(at), memory.get(secondStage), pa >>> 12);
+          return host < 0 ? 0 : memory.get(host * PAGE_BYTES + (pa % PAGE_BYTES));
+        },
+        output: () => bytes,
+        level: 1,
+      };
+    },
+  };
+}
+
+/** The tester's own walk of a second stage, by plain reads. -1: not backed. */
+export function hostPage(get: (pa: number) => number, root: number, page: number): number {
+  let table = root;
+  for (let level = 2; level >= 0; level--) {
+    const entry = get(table * PAGE_BYTES + vpnIndex(page, level) * 8) >>> 0;
+    if ((entry & PTE_V) === 0) return -1;
+    if (isLeaf(entry)) return ptePpn(entry) + (page % (1 << (9 * level)));
+    table = ptePpn(entry);
+  }
+  return -1;
+}
+
+const NESTED = { backing: 'populate', secondStage: '4KiB' } as const;
+
+export const MAKERS: readonly Maker[] = [
+  physicalMaker('physical', {}),
+  physicalMaker('physical, storm', { storm: true }),
+  physicalMaker('physical, restarts', { restarts: true }),
+  physicalMaker('physical, restarts in a storm, hashed', {
+    restarts: true,
+    storm: true,
+    hashed: true,
+  }),
+  virtualMaker('virtual, 4 KiB populated', NESTED),
+  virtualMaker('virtual, 4 KiB on touch', { backing: 'touch', secondStage: '4KiB' }),
+  virtualMaker('virtual, 2 MiB populated', { backing: 'populate', secondStage: '2MiB' }),
+  virtualMaker('virtual, storm', NESTED, { storm: true }),
+  virtualMaker('virtual, beside a neighbour', NESTED, { company: true }),
+  virtualMaker('virtual, beside a neighbour in a storm', NESTED, { company: true, storm: true }),
+];
