@@ -8,7 +8,7 @@ import { dirname, resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { PROFILES } from '../machine/costs.ts';
 import { compare, type Comparison, InternalFailure, json, writeWhole } from './compare.ts';
-import { parametersFor } from './experiment.ts';
+import { parametersFor, QUOTA_MAX, SORT_MAX } from './experiment.ts';
 import { explain, EXPLAINED } from './explain.ts';
 import { type Mode, MODES, type Parameters } from './modes.ts';
 import { legend, number, table, why } from './report.ts';
@@ -48,11 +48,12 @@ function choice<T>(what: string, known: readonly T[], name: (item: T) => string)
     });
 }
 
-function whole(least: number) {
+function whole(least: number, most = Number.MAX_SAFE_INTEGER) {
+  const range = most < Number.MAX_SAFE_INTEGER ? `to ${most}` : 'up';
   return (text: string): number => {
     const n = Number(text);
-    if (text.trim() !== '' && Number.isSafeInteger(n) && n >= least) return n;
-    throw new InvalidArgumentError(`a whole number from ${least} up, please`);
+    if (text.trim() !== '' && Number.isSafeInteger(n) && n >= least && n <= most) return n;
+    throw new InvalidArgumentError(`a whole number from ${least} ${range}, please`);
   };
 }
 
@@ -88,7 +89,7 @@ function program(): Command {
         .default(PROFILES[0]?.name),
     )
     .option('--seed <n>', 'of entropy and mishaps', whole(1), 1)
-    .option('--memory <pages>', 'pages that each tenant may use', whole(1024))
+    .option('--memory <pages>', 'pages that each tenant may use', whole(1024, QUOTA_MAX))
     .option('--slice <cycles>', 'length of a time slice', whole(20_000))
     .addOption(new Option('--backing <when>', 'of guest memory').choices(['populate', 'touch']))
     .addOption(new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB']))
@@ -137,6 +138,12 @@ async function runCompare(options: CompareOptions): Promise<number> {
           `--disk allows ${options.disk}; raise it, or name a smaller --input`,
       );
     }
+  }
+  if (tree.largestText > SORT_MAX && workloads.some(({ name }) => name === 'sort')) {
+    throw new UsageError(
+      `sort cannot hold ${tree.facts.largestText ?? ''}, ${tree.largestText} bytes: ` +
+        `${SORT_MAX} are the most; leave the workload out, or name a smaller --input`,
+    );
   }
   if (options.json !== undefined) checkWritable(options.json);
 

@@ -69,9 +69,16 @@ export interface Outcome {
 const LIMIT = 4e12; // cycles
 const STEP = 2e7; // cycles between two signs of life
 
+/** Pages of a tenant: two of them, and their tables, are as many as the Unix counts. */
+export const QUOTA_MAX = 31_500;
+const QUOTA_LEAST = 4096;
+const HEAP_FACTOR = 4; // pages of heap that a page of the largest file may take to be sorted
+/** Bytes of the largest text that a tenant's memory can sort. */
+export const SORT_MAX = Math.floor((QUOTA_MAX - QUOTA_LEAST) / HEAP_FACTOR) * BLOCK;
+
 /** Sizes that follow from the tree: the same in every mode. */
 export function parametersFor(tree: Tree, workload: Workload): Parameters {
-  const heap = Math.ceil(tree.largestFile / BLOCK) * 4;
+  const heap = Math.ceil(tree.largestFile / BLOCK) * HEAP_FACTOR;
   const written = Math.ceil(workload.needsDisk(tree.facts) / BLOCK);
   const data = tree.blocks + written + tree.directories + 256;
   let blocks = data;
@@ -79,7 +86,7 @@ export function parametersFor(tree: Tree, workload: Workload): Parameters {
   // An inode for each file, and for its copy.
   blocks = Math.max(blocks, (tree.facts.files + tree.directories) * 4 + 256);
   return {
-    quota: 4096 + heap,
+    quota: Math.min(QUOTA_LEAST + heap, QUOTA_MAX),
     blocks,
     sliceCycles: 1_000_000,
     backing: 'populate',
@@ -134,7 +141,7 @@ function tail(spec: Run, bug: Bug): string {
 function describe(event: TraceEvent): string | null {
   switch (event.what) {
     case 'trap':
-      return `trap, cause ${event.cause}, for level ${event.level}, at 0x${event.tval.toString(16)}`;
+      return `trap, cause ${event.cause}, level ${event.level}, at 0x${event.tval.toString(16)}`;
     case 'exit':
       return `exit, ${event.cause}`;
     case 'upcall':

@@ -1,4 +1,4 @@
-/** `npm run lines`: code that is neither blank nor comment, by part: what one must trust or read. */
+/** `npm run lines`: lines that are neither blank nor comment, by part: what one must trust. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { aligned, number } from './report.ts';

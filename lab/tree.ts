@@ -22,6 +22,7 @@ export interface Tree {
   /** entries left out because they are neither file nor directory */
   readonly skipped: number;
   readonly largestFile: number; // bytes
+  readonly largestText: number; // bytes; 0 if there is none
 }
 
 const NUL = 0;
@@ -69,7 +70,8 @@ export function loadTree(path: string): Tree {
   }
   try {
     const root = readDirectory(Buffer.from(path), '.');
-    return { root, facts, directories, blocks, skipped, largestFile };
+    const largestText = Math.max(0, largestBytes);
+    return { root, facts, directories, blocks, skipped, largestFile, largestText };
   } catch (error) {
     if (error instanceof UsageError) throw error;
     throw new UsageError(`--input ${path}: ${reason(error)}; every file below it must be readable`);
@@ -102,6 +104,7 @@ export function defaultTree(typescript: string): Tree {
     blocks,
     skipped: 0,
     largestFile,
+    largestText: largestFile,
   };
 }
 

@@ -5,7 +5,7 @@
  *
  * The program inside is hostile: whatever it throws, yields or returns becomes a trap here.
  */
-import { assert } from './assert.ts';
+import { assert, Bug } from './assert.ts';
 import { E, USER_LAYER } from './counters.ts';
 import type { Hart, UserThreads } from './hart.ts';
 import { Cause, type Context, type ContextPort, type Privilege, type Trap } from './machine.ts';
@@ -169,6 +169,7 @@ class UserContext implements Context, UserThreads {
       try {
         ended = frame.run();
       } catch (error) {
+        if (error instanceof Bug) throw error; // the machine's own, under an access
         grip.take(port);
         this.failure = describe(error);
         grip.take(port); // describing runs code of the program's once more

@@ -101,7 +101,7 @@ abstract class Plain<T> implements Op<T> {
   }
 }
 
-/** An iterator that is already done: what sugar returns on a hit, so that a hit allocates nothing. */
+/** An iterator that is already done: what sugar returns on a hit, so that it allocates nothing. */
 export class Done extends Plain<number> {
   readonly #result: { done: true; value: number } = { done: true, value: 0 };
   of(value: number): this {
@@ -114,8 +114,8 @@ export class Done extends Plain<number> {
 }
 
 /**
- * A kernel call: it traps when `yield*` begins, and leaves the waiting to an iterator that all calls
- * share, because what each waits for stands in its thread's registers. So nothing of it survives
+ * A kernel call: it traps when `yield*` begins, and leaves the waiting to an iterator that all
+ * calls share, because what each waits for stands in its thread's registers. Nothing of it survives
  * the trap: of 100,000 waiting generators the collector would copy every one.
  */
 class Call extends Plain<CallResult> {

@@ -89,8 +89,9 @@ describe('the rules find what is planted', () => {
     expect(one(rules.kernelNamesMachine, 'kernel/a.ts', `${text}new PhysicalMachine();`)).toEqual([
       'kernel/a.ts:3 physical-machine "PhysicalMachine": kernel/ names Machine',
     ]);
-    expect(one(rules.kernelNamesMachine, 'kernel/a.ts', `${text}f(\`\${PhysicalMachine}\`)`))
-      .toHaveLength(1);
+    expect(
+      one(rules.kernelNamesMachine, 'kernel/a.ts', `${text}f(\`\${PhysicalMachine}\`)`),
+    ).toHaveLength(1);
     expect(one(rules.kernelNamesMachine, 'lab/a.ts', 'new PhysicalMachine();')).toEqual([]);
   });
 

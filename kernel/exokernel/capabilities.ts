@@ -97,6 +97,14 @@ export function putCap(
  * capForge(env, slot there, slot here, name a, name b, rights): puts a capability that the one in
  * `slot here` dominates into an empty slot of `env`, the caller or an environment under its
  * authority. Forging goes only downwards.
+ *
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); badArgument 2
+ *   (not a slot); badArgument 3 (the two words are not a name); badArgument 5 (not a set of
+ *   rights); noCapability 0 (the environment is another and slot here is empty); notPermitted 0
+ *   (slot here does not dominate its guard with WRITE); noCapability 2 (slot here is empty);
+ *   notPermitted 2 (it does not dominate the name with the rights and GRANT); occupied 1 (slot
+ *   there is filled)
+ * @source Mazieres and Kaashoek (HotOS 1997).
  */
 export function capForge(state: State, caller: number, claim: Claims): Answer {
   const [id, there, here, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -119,7 +127,12 @@ export function capForge(state: State, caller: number, claim: Claims): Answer {
   return ok();
 }
 
-/** capDrop(slot): empties a slot of the caller that justifies no leaf. */
+/**
+ * capDrop(slot): empties a slot of the caller that justifies no leaf.
+ *
+ * @refuses badArgument 0 (not a slot); noCapability 0 (the slot is empty); busy 0 (it justifies
+ *   leaves, or is the window's)
+ */
 export function capDrop(state: State, caller: number, claim: Claims): Answer {
   const slot = claim(0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 0);
@@ -142,6 +155,12 @@ export function capDrop(state: State, caller: number, claim: Claims): Answer {
 /**
  * accessAdd(page, slot, entry, name a, name b, rights): fills empty access entry `entry` of a page
  * of which the caller's `slot` has GRANT by entry 0: how a page is shared.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a
+ *   slot); noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry
+ *   0 with GRANT); badArgument 2 (not an access entry); badArgument 3 (the two words are not a
+ *   name); badArgument 5 (not a set of rights); occupied 2 (the access entry is filled)
+ * @source Mazieres and Kaashoek (HotOS 1997): hierarchical names.
  */
 export function accessAdd(state: State, caller: number, claim: Claims): Answer {
   const [page, slot, entry, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -162,6 +181,11 @@ export function accessAdd(state: State, caller: number, claim: Claims): Answer {
  * accessRemove(page, slot, entry): empties access entry `entry`, which justifies no leaf and no
  * device request: while the page is pinned the request may be by this entry. Entry 0 says whose the
  * page is and goes with the page alone.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a
+ *   slot); noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry
+ *   0 with GRANT); badArgument 2 (not an access entry, or entry 0); absent 2 (the access entry
+ *   is empty); busy 2 (it justifies leaves, or the page has pins)
  */
 export function accessRemove(state: State, caller: number, claim: Claims): Answer {
   const [page, slot, entry] = [0, 1, 2].map(claim) as Six;

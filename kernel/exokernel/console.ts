@@ -3,7 +3,12 @@ import { CONSOLE_MAX, Env, Status } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { isWord, type State } from './state.ts';
 
-/** consoleWrite(address, bytes): writes at most CONSOLE_MAX bytes of the caller's memory. */
+/**
+ * consoleWrite(address, bytes): writes at most CONSOLE_MAX bytes of the caller's memory.
+ *
+ * @refuses badArgument 0 (not an address); badArgument 1 (not a count); tooMany 1 (more than
+ *   4096); badAddress 0 (the bytes cannot be read)
+ */
 export function consoleWrite(state: State, caller: number, claim: Claims): Answer {
   const [address, bytes] = [claim(0), claim(1)];
   if (!isWord(address) || address < 0) return refuse(Status.badArgument, 0);

@@ -45,6 +45,12 @@ function checkExtent(
  * extentSplit(extent, slot, new extent, blocks, name a, name b): cuts the last `blocks` blocks off
  * an extent and makes them `new extent`, a free row, guarded by the given name. The value is its
  * first block. Extents cannot overlap: they only ever split.
+ *
+ * @refuses badArgument 0 (not a row); badArgument 1 (not a slot); badArgument 2 (not a row);
+ *   badArgument 3 (below 1); badArgument 4 (the two words are not a name); absent 0 (no such
+ *   extent); noCapability 1 (the slot is empty); notPermitted 1 (it does not dominate the guard
+ *   with all rights); notPermitted 4 (the slot does not dominate the new name); notFree 2 (the
+ *   row is taken); tooMany 3 (as many as the extent has, or more)
  */
 export function extentSplit(state: State, caller: number, claim: Claims): Answer {
   const [extent, slot, fresh, blocks, a, b] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -87,6 +93,17 @@ export function putExtent(
  * `count` blocks, 1 to DISK_BLOCKS_MAX, from `block` of the extent on. The list has a word per
  * block: page | access entry << 28, each checked by `page slot`. The value is the request's number:
  * it is complete when the caller's diskDone has reached it.
+ *
+ * @refuses badArgument 0 (not a row); badArgument 1 (not a slot); badArgument 6 (not a set of
+ *   flags); badArgument 2 (negative); badArgument 3 (below 1; of a flush, below 0); tooMany 3
+ *   (more than 32; of a flush, than 0); absent 0 (no such extent); noCapability 1 (the slot is
+ *   empty); notPermitted 1 (it does not dominate the guard, or lacks a right); badArgument 2
+ *   (past the end of the extent); badArgument 5 (not a slot); badAddress 4 (the list cannot be
+ *   read); badArgument 4 (a word of it names no page or no entry); wrongKind 4 (not a user
+ *   page); absent 4 (the access entry is empty); notPermitted 5 (the access entry lacks a
+ *   right); noCapability 5 (the slot is empty); notPermitted 5 (the slot lacks a right or does
+ *   not dominate the entry); full 0 (no request more)
+ * @source Xok (SOSP 1997), "disk_request".
  */
 export function diskRequest(state: State, caller: number, claim: Claims): Answer {
   const [extent, slot, block, count] = [claim(0), claim(1), claim(2), claim(3)];

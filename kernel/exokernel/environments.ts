@@ -17,6 +17,14 @@ import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts
  * for the caller, is notified whenever it becomes ready: the caller, its own patron, or an
  * environment whose guard `slot` dominates, for an event is what notify needs authority for. The
  * value is the new environment's id.
+ *
+ * @refuses badArgument 0 (not a row); notFree 0 (the row is taken); badArgument 2 (not a slot);
+ *   badArgument 3 (the two words are not a name); badEnvironment 5 (no such environment);
+ *   noCapability 2 (the slot is empty); notPermitted 2 (it does not dominate the name with all
+ *   rights); notPermitted 5 (the patron is not the caller, nor its patron, nor dominated);
+ *   badArgument 1 (not a page); wrongKind 1 (not a user page); notPermitted 2 (the slot does not
+ *   dominate entry 0 of the page); busy 1 (the page has leaves, pins or further entries)
+ * @source Hyperkernel (SOSP 2017): the caller names row and pages.
  */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
   const [index, root, slot, a, b, patronId] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -75,6 +83,11 @@ export function makeEnv(
 /**
  * envStart(env, image, entry, argument 0, argument 1, slot): loads image `image` and makes the
  * environment ready at its entry `entry`, called with (env id, argument 0, argument 1).
+ *
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (no such image); badArgument 2
+ *   (no such entry); badArgument 3 (not a word); badArgument 4 (not a word); badArgument 5 (not
+ *   a slot); noCapability 5 (the environment is another and the slot is empty); notPermitted 5
+ *   (the slot does not dominate its guard with WRITE); notReady 0 (it has been started)
  */
 export function envStart(state: State, caller: number, claim: Claims): Answer {
   const [id, image, entry, argument0, argument1, slot] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
@@ -111,6 +124,11 @@ export function startEnv(
 /**
  * envDestroy(env, slot, exit status): the environment stops for ever and becomes a zombie. What it
  * owned stays until reaped by name. Destroying oneself does not return.
+ *
+ * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot);
+ *   badArgument 2 (not a word); noCapability 1 (the environment is another and the slot is
+ *   empty); notPermitted 1 (the slot does not dominate its guard with WRITE)
+ * @source DESIGN: death is O(1), because a trap can kill.
  */
 export function envDestroy(state: State, caller: number, claim: Claims): Answer | null {
   const [id, slot, exitStatus] = [claim(0), claim(1), claim(2)];
@@ -129,6 +147,11 @@ export function envDestroy(state: State, caller: number, claim: Claims): Answer 
  * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
  * page again, by the access list that it had. A zombie that still stands in the queue of a living
  * callee stays until that has passed it over. Who waits for it learns from its stale id.
+ *
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); noCapability 1
+ *   (the environment is another and the slot is empty); notPermitted 1 (the slot does not
+ *   dominate its guard with WRITE); notReady 0 (it is not dead); busy 0 (its root has entries or
+ *   views, requests are in flight, or a queue holds it)
  */
 export function envReap(state: State, caller: number, claim: Claims): Answer {
   const [id, slot] = [claim(0), claim(1)];

@@ -258,6 +258,10 @@ export class Exokernel implements Supervisor {
    * batch(address, count): performs 1 to BATCH_MAX calls in one crossing, in order, each as if it
    * had been made alone; stops at the first that is refused. What was done before stays done. The
    * value is how many were performed; of a refusal, the status is the refused call's.
+   *
+   * @refuses badArgument 1 (below 1); tooMany 1 (more than 32); badAddress 0 (a record cannot be
+   *   read); badCall 0 (a record is of no call, or of one that may wait)
+   * @source Xok: batched calls, not atomic, stopping at the first failure.
    */
   #batch(state: State, caller: number, claim: Claims): Answer {
     const { machine } = state;

@@ -32,6 +32,11 @@ const MESSAGE = 4; // words
  * ipcWindow(table, index, slot): pages granted to the caller from now on are mapped at `index` of
  * its leaf table `table`, by the name of its capability `slot`. The window moves up by one with
  * each page, as far as its table goes.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); notPermitted 0 (not the
+ *   caller's own); badArgument 1 (not an index); badArgument 2 (not a slot); noCapability 2 (the
+ *   slot is empty)
+ * @source Hyperkernel (SOSP 2017): the receiver names the place.
  */
 export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
   const [table, index, slot] = [claim(0), claim(1), claim(2)];
@@ -55,6 +60,16 @@ export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
  * waits for its reply: the value is its id, result registers 1 to 4 the words, 5 the index of a
  * granted page + 1. The rest of the slice, and the caller's later ones until the reply, run the
  * callee.
+ *
+ * @refuses badEnvironment 0 (no such environment, or the caller); notReady 0 (dead, or not
+ *   started); badArgument 1 (not a word); badArgument 2 (not a word); badArgument 3 (not a
+ *   word); badArgument 4 (not a word); badArgument 6 (not a slot, or not by entry 0);
+ *   badArgument 5 (not a page); wrongKind 5 (not a user page); noCapability 6 (the slot is
+ *   empty); notPermitted 6 (the slot does not dominate entry 0 with GRANT); badArgument 7
+ *   (rights are not READ, or READ and WRITE, or the entry is 0); occupied 7 (the access entry is
+ *   filled); notReady 0 (a page, and no window with an empty entry); notReady 0 (a page, and it
+ *   does not wait for a call)
+ * @source Aegis (SOSP 1995), section 5.4: protected control transfer.
  */
 export function ipcCall(state: State, caller: number, claim: Claims): Answer | null {
   const target = state.row(claim(0));
@@ -86,6 +101,16 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
  * ipcReplyWait(env | -1, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): answers
  * `env`, which called the caller and waits, and waits for the next call, as ipcCall's answer is
  * told. With -1 it only waits.
+ *
+ * @refuses badEnvironment 0 (no such environment); notReady 0 (it has not called, or was not
+ *   heard yet); badArgument 1 (not a word); badArgument 2 (not a word); badArgument 3 (not a
+ *   word); badArgument 4 (not a word); badArgument 5 (a page, and nobody to grant it to);
+ *   badArgument 6 (not a slot, or not by entry 0); badArgument 5 (not a page); wrongKind 5 (not
+ *   a user page); noCapability 6 (the slot is empty); notPermitted 6 (the slot does not dominate
+ *   entry 0 with GRANT); badArgument 7 (rights are not READ, or READ and WRITE, or the entry is
+ *   0); occupied 7 (the access entry is filled); notReady 0 (a page, and no window with an empty
+ *   entry)
+ * @source JOS, lab 4, for the page.
  */
 export function ipcReplyWait(state: State, caller: number, claim: Claims): Answer | null {
   const id = claim(0);

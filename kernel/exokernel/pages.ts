@@ -36,6 +36,10 @@ const Ledger = { next: 0, previous: 4, page: 8, justification: 12 } as const;
 /**
  * pageAllocate(page, slot): takes free page `page` for the name of capability `slot`, scrubbed.
  * Engler et al., SOSP 1995, section 3.1: physical names, no implicit allocation.
+ *
+ * @refuses badArgument 0 (not a page); badArgument 1 (not a slot); noCapability 1 (the slot is
+ *   empty); notPermitted 1 (the slot lacks a right); notFree 0 (the page is taken)
+ * @source Engler et al. (SOSP 1995), section 3.1: physical names, no implicit allocation.
  */
 export function pageAllocate(state: State, caller: number, claim: Claims): Answer {
   const page = claim(0);
@@ -64,6 +68,10 @@ export function claimPage(state: State, page: number, env: number, a: number, b:
 /**
  * pageFree(page, slot): gives a user page back. It must have no leaves and no pins: a page that a
  * device still writes to is never handed on.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a
+ *   slot); noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry
+ *   0 with GRANT); busy 0 (the page has leaves or pins)
  */
 export function pageFree(state: State, caller: number, claim: Claims): Answer {
   const page = claim(0);
@@ -88,6 +96,19 @@ const isIdle = (state: State, page: number): boolean =>
  * tableCreate(parent, index, page, slot, ledger 0, ledger 1, env slot): makes user page `page` a
  * table and hangs it under entry `index` of `parent`, a root or a middle table. A leaf table takes
  * two more pages for its ledger; under a root the ledger arguments are ignored.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a root or a middle table); badArgument 1
+ *   (not an index; of a root, of its lower half); badArgument 2 (not a page); wrongKind 2 (not a
+ *   user page); badArgument 3 (not a slot); noCapability 3 (the slot is empty); notPermitted 3
+ *   (it does not dominate entry 0 of the page); busy 2 (the page has leaves, pins or further
+ *   entries); badArgument 4 (not a page); wrongKind 4 (not a user page); notPermitted 3 (it does
+ *   not dominate entry 0 of ledger 0); busy 4 (ledger 0 has leaves, pins or further entries);
+ *   badArgument 5 (not a page); wrongKind 5 (not a user page); busy 5 (ledger 1 has leaves, pins
+ *   or further entries); badArgument 4 (ledger 0 is ledger 1 or the page); badArgument 5 (ledger
+ *   1 is the page); badArgument 6 (not a slot); noCapability 6 (the environment is another and
+ *   the slot is empty); notPermitted 6 (the slot does not dominate its guard with WRITE);
+ *   occupied 1 (the entry is filled)
+ * @source Hyperkernel (SOSP 2017), section 4: tables level by level.
  */
 export function tableCreate(state: State, caller: number, claim: Claims): Answer {
   const [parent, index, page, slot] = [claim(0), claim(1), claim(2), claim(3)];
@@ -188,6 +209,11 @@ export function unmakeTable(state: State, table: number, leaf: boolean, env: num
 /**
  * tableDestroy(table, env slot): takes an empty leaf or middle table out of its parent; it and its
  * ledger are user pages again.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf or a middle table); badArgument 1
+ *   (not a slot); noCapability 1 (the environment is another and the slot is empty);
+ *   notPermitted 1 (the slot does not dominate its guard with WRITE); busy 0 (the table has
+ *   entries or views)
  */
 export function tableDestroy(state: State, caller: number, claim: Claims): Answer {
   const [table, envSlot] = [claim(0), claim(1)];
@@ -215,6 +241,18 @@ export function tableDestroy(state: State, caller: number, claim: Claims): Answe
  * `table` names `page` with `flags`. For a user page `slot` of the table's environment must
  * dominate `access entry` with the rights that `flags` ask for. Published pages can be mapped
  * read-only by anyone, table pages read-only by whoever has authority over their environment.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 6 (not a slot); noCapability 6 (the environment is another and the slot
+ *   is empty); notPermitted 6 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (not a page); badArgument 5 (not a set of flags, or without R); wrongKind 2 (not a user,
+ *   published or table page); badArgument 3 (of a user page: not a slot); badArgument 4 (not an
+ *   access entry); absent 4 (the access entry is empty); notPermitted 3 (the access entry lacks
+ *   a right); noCapability 3 (the slot is empty); notPermitted 3 (the slot lacks a right or does
+ *   not dominate the entry); notPermitted 5 (W, and not a user page); noCapability 2 (another
+ *   environment's table, and the slot is empty); notPermitted 2 (the env slot does not dominate
+ *   its guard); occupied 1 (the entry is filled)
+ * @source Engler et al. (SOSP 1995), section 3.2: secure bindings.
  */
 export function pageMap(state: State, caller: number, claim: Claims): Answer {
   const [table, index, page, slot] = [claim(0), claim(1), claim(2), claim(3)];
@@ -330,6 +368,11 @@ function unlink(state: State, table: number, index: number, page: number, env: n
 /**
  * pageUnmap(table, index, count, env slot): empties `count` entries from `index` on, 1 to
  * UNMAP_MAX; empty ones are passed over. The value is how many were filled.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 3 (not a slot); noCapability 3 (the environment is another and the slot
+ *   is empty); notPermitted 3 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (below 1, or past the end of the table); tooMany 2 (more than 64)
  */
 export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
   const [table, index, count, envSlot] = [claim(0), claim(1), claim(2), claim(3)];
@@ -364,6 +407,12 @@ export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
 /**
  * pageProtect(table, index, flags, env slot): changes the flags of a filled entry, within the
  * rights that justify it. Accessed and dirty bits stay.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 3 (not a slot); noCapability 3 (the environment is another and the slot
+ *   is empty); notPermitted 3 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (not a set of flags, or without R); absent 1 (the entry is empty); notPermitted 2 (W is more
+ *   than justifies the leaf)
  */
 export function pageProtect(state: State, caller: number, claim: Claims): Answer {
   const [table, index, flags, envSlot] = [claim(0), claim(1), claim(2), claim(3)];

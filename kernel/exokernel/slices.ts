@@ -1,8 +1,8 @@
 /**
  * The CPU: a vector of time slices, held by position. The kernel goes round it; each position runs
  * its owner, or whom the owner's call is waiting for, or whom it yielded to. A position whose owner
- * cannot run is passed over. The slice's end is announced to whoever registered for it, and what is
- * used beyond the grace period is forfeited. Aegis (SOSP 1995), section 5.1.1 and "Processor".
+ * cannot run is passed over. The slice's end is announced to whoever registered for it, and who
+ * overruns the grace period pays with a later slice. Aegis (SOSP 1995), section 5.1.1.
  */
 import { NEVER } from '../../machine/units.ts';
 import { Env, EnvState, GRACE, Info, Status, Upcall } from '../abi.ts';
@@ -22,7 +22,13 @@ import { pushSliceUpcall } from './upcalls.ts';
 
 const CALL_CHAIN = 8; // environments that wait for one another, followed at most this far
 
-/** yield(target | -1): gives the rest of the slice to a ready environment, or back. */
+/**
+ * yield(target | -1): gives the rest of the slice to a ready environment, or back.
+ *
+ * @refuses badEnvironment 0 (no such environment); notReady 0 (neither it nor whom it calls can
+ *   run)
+ * @source Aegis (SOSP 1995), section 5.1.1: directed yield.
+ */
 export function yieldTo(state: State, caller: number, claim: Claims): Answer | null {
   const id = claim(0);
   if (id === -1) {
@@ -46,7 +52,12 @@ function giveBack(state: State, caller: number): void {
   state.cpu.put(0, Cpu.current, 0);
 }
 
-/** sleep(seen): waits until the caller's event count is not `seen`. The value is the count. */
+/**
+ * sleep(seen): waits until the caller's event count is not `seen`. The value is the count.
+ *
+ * @refuses badArgument 0 (not an integer)
+ * @source Xok (SOSP 1997), section 3: wakeup predicates, here one counter.
+ */
 export function sleep(state: State, caller: number, claim: Claims): Answer | null {
   const seen = claim(0);
   if (!Number.isInteger(seen)) return refuse(Status.badArgument, 0);
@@ -59,7 +70,13 @@ export function sleep(state: State, caller: number, claim: Claims): Answer | nul
   return null;
 }
 
-/** notify(env, slot): posts an event to an environment under the caller's authority. */
+/**
+ * notify(env, slot): posts an event to an environment under the caller's authority.
+ *
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); noCapability 1
+ *   (the environment is another and the slot is empty); notPermitted 1 (the slot does not
+ *   dominate its guard with WRITE)
+ */
 export function notify(state: State, caller: number, claim: Claims): Answer {
   const env = state.row(claim(0));
   if (env < 0) return refuse(Status.badEnvironment, 0);
@@ -72,12 +89,20 @@ export function notify(state: State, caller: number, claim: Claims): Answer {
   return ok();
 }
 
-/** sliceAllocate(position, env, slot): gives a free position to an environment. */
+/**
+ * sliceAllocate(position, env, slot): gives a free position to an environment.
+ *
+ * @refuses badArgument 0 (not a position); badEnvironment 1 (no such environment); badArgument 2
+ *   (not a slot); noCapability 2 (the environment is another and the slot is empty);
+ *   notPermitted 2 (the slot does not dominate its guard with WRITE); notFree 0 (a living
+ *   environment holds it)
+ * @source Aegis (SOSP 1995), section 5.1.1: the slice vector.
+ */
 export function sliceAllocate(state: State, caller: number, claim: Claims): Answer {
   const [position, id, slot] = [claim(0), claim(1), claim(2)];
   if (!isPosition(state, position)) return refuse(Status.badArgument, 0);
   const env = state.row(id);
-  if (env < 0) return refuse(Status.badEnvironment, 1);
+  if (env < 0 || state.stateOf(env) === EnvState.zombie) return refuse(Status.badEnvironment, 1);
   if (!isSlot(slot)) return refuse(Status.badArgument, 2);
   const may = checkEnv(state, caller, slot, env);
   if (may !== Status.ok) return refuse(may, 2);
@@ -87,7 +112,13 @@ export function sliceAllocate(state: State, caller: number, claim: Claims): Answ
   return ok();
 }
 
-/** sliceFree(position, slot): frees a position whose owner is under the caller's authority. */
+/**
+ * sliceFree(position, slot): frees a position whose owner is under the caller's authority.
+ *
+ * @refuses badArgument 0 (not a position); badArgument 1 (not a slot); absent 0 (nobody alive
+ *   holds it); noCapability 1 (another holds it and the slot is empty); notPermitted 1 (the slot
+ *   does not dominate the holder's guard)
+ */
 export function sliceFree(state: State, caller: number, claim: Claims): Answer {
   const [position, slot] = [claim(0), claim(1)];
   if (!isPosition(state, position)) return refuse(Status.badArgument, 0);
@@ -111,8 +142,8 @@ function liveOwner(state: State, position: number): number {
 }
 
 /**
- * Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. A call whose
- * callee has died ends here, refused: whoever would run the caller finds it ready.
+ * Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. A call
+ * whose callee has died ends here, refused: whoever would run the caller finds it ready.
  */
 export function runnerFor(state: State, env: number): number {
   let at = env;
@@ -142,11 +173,13 @@ export function tick(state: State): void {
   if (current === 0) return;
   if (cpu.get(0, Cpu.grace) === 0 && pushSliceUpcall(state, current, Upcall.sliceEnd)) {
     cpu.put(0, Cpu.grace, 1);
+    cpu.put(0, Cpu.told, current);
     storeTick(cpu, 0, Cpu.end, now + GRACE);
     machine.setTimer(now + GRACE);
     return;
   }
-  if (cpu.get(0, Cpu.grace) === 1) charge(state, current);
+  // Whoever it yielded to meanwhile has overrun nothing.
+  if (cpu.get(0, Cpu.grace) === 1 && cpu.get(0, Cpu.told) === current) charge(state, current);
   cpu.put(0, Cpu.current, 0);
   cpu.put(0, Cpu.owner, 0);
 }
@@ -168,6 +201,7 @@ export function dispatch(state: State): Context | null {
     if (next === 0) {
       machine.setTimer(NEVER);
       cpu.put(0, Cpu.current, 0);
+      cpu.put(0, Cpu.owner, 0); // whoever wakes begins a slice of its own, with a timer
       return null;
     }
     cpu.put(0, Cpu.current, next);

@@ -86,7 +86,7 @@ export const Cpu = {
   end: 2, // two words: when the slice ends
   grace: 4, // 1: the slice has ended, its upcall is out
   installed: 5, // environment whose address space is set
-  overrun: 6, // cycles of excess not yet worth a slice
+  told: 6, // environment that the slice's end was announced to: it alone can overrun
   words: 8,
 } as const;
 

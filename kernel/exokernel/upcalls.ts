@@ -13,6 +13,10 @@ import { Env } from '../abi.ts';
 /**
  * upcallSet(kind, entry | -1, frame address): from now on upcalls of `kind` go to entry `entry` of
  * the caller's image, with word of them at `frame address`; -1 switches them off, as at the start.
+ *
+ * @refuses badArgument 0 (not a kind); badArgument 1 (not -1 nor an entry of the caller's
+ *   image); badAddress 2 (not an aligned address)
+ * @source Aegis (SOSP 1995), section 5.3; JOS, lab 4.
  */
 export function upcallSet(state: State, caller: number, claim: Claims): Answer {
   const [kind, entry, frame] = [claim(0), claim(1), claim(2)];

@@ -490,7 +490,8 @@ export class Unikernel implements Supervisor {
 
   /** The parent forgets it by its own entry: whoever asks has emptied it, or does not care. */
   #tableDestroy(table: number): Answer {
-    const kind = Number.isInteger(table) && table < this.#m.pages ? this.#kind(table) : 0;
+    const exists = Number.isInteger(table) && table >= this.#t.end && table < this.#m.pages;
+    const kind = exists ? this.#kind(table) : 0;
     if (kind !== PageKind.leaf && kind !== PageKind.middle) return [Status.wrongKind, 0];
     const env = this.#owner(table);
     this.#unhang(this.#t.env.get(env, Env.root), table, kind === PageKind.leaf);

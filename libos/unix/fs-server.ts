@@ -57,7 +57,7 @@ export class FileServer {
   #inodes = 0;
   #blocks = 0;
   #data = 0;
-  #hint = 0; // address of the word that says where to look for a free block
+  #hint = 0; // address of two words: where to look for a free block first, and for a free inode
 
   constructor(sys: Syscalls, shared: Shared, space: Space) {
     this.#port = sys.port;
@@ -124,6 +124,7 @@ export class FileServer {
     this.#inodes = inodes * INODES_PER_BLOCK;
     this.#data = first;
     yield* port.store(this.#hint, first);
+    yield* port.store(this.#hint + 4, ROOT + 1);
   }
 
   *#serve([word, a, b, c]: readonly [number, number, number, number]): Op<Reply> {
@@ -185,13 +186,17 @@ export class FileServer {
   }
 
   *#newInode(kind: number): Op<number> {
-    for (let inode = ROOT + 1; inode < this.#inodes; inode++) {
+    const first = ROOT + 1;
+    const hint = yield* this.#port.load(this.#hint + 4);
+    for (let n = 0; n < this.#inodes - first; n++) {
+      const inode = first + ((hint - first + n) % (this.#inodes - first));
       const address = yield* this.#inode(inode);
       if (address < 0) return Errno.EIO;
       if ((yield* this.#port.load(address)) !== InodeKind.free) continue;
       if (this.#port.fill(address, 0, INODE_WORDS * 4) === undefined) yield* this.#port.fault();
       yield* this.#port.store(address, kind);
       yield* this.#c.dirty(address - (address % PAGE));
+      yield* this.#port.store(this.#hint + 4, inode + 1);
       return inode;
     }
     return Errno.ENOSPC;

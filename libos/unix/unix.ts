@@ -152,10 +152,11 @@ export class Unix extends LibOS {
     yield* port.store(at(UAREA) + User.tables * 4, leaf);
     yield* port.store(at(UAREA) + User.middle * 4, middle);
     yield* port.store(at(UAREA) + User.end * 4, at(HEAP));
-    const counts = Math.min(COUNT_PAGES, Math.ceil(limit / PAGE));
+    if (limit > COUNT_PAGES * PAGE) throw new Error(`unix: ${limit} pages are too many to count`);
     const frees = Math.min(FREE_PAGES, Math.ceil((pages.length * 4) / PAGE));
     const shared: number[] = [SHARED_CONTROL, SHARED_PROCESSES];
-    for (let n = 0; n < counts; n++) shared.push(SHARED_COUNTS + n);
+    // All of them, however few would do: every mode is to leave the same number of pages.
+    for (let n = 0; n < COUNT_PAGES; n++) shared.push(SHARED_COUNTS + n);
     for (let n = 0; n < frees; n++) shared.push(SHARED_FREE + n);
     const physical = shared.map(next);
     for (let n = 0; n < shared.length; n++) yield* map(sharedAt(shared[n] ?? 0), physical[n] ?? 0);

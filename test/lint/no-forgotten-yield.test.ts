@@ -116,8 +116,13 @@ tester.run('no-forgotten-yield', noForgottenYield, {
     right('passed on', atTop('run(helper(3)); run(port.load(8));')),
     right('a variable', inOp('const op = helper(3); return yield* op;')),
     right('a property', atTop('export const o = { code: helper(3) };')),
-    right('a field', atTop('export class C { op: Op<number> | null = null; f = helper(1);\n' +
-      'go(): void { this.op = helper(3); this.op ??= helper(4); } }')),
+    right(
+      'a field',
+      atTop(
+        'export class C { op: Op<number> | null = null; f = helper(1);\n' +
+          'go(): void { this.op = helper(3); this.op ??= helper(4); } }',
+      ),
+    ),
     right('an element', atTop('export const all = [helper(1), helper(2)];')),
     right('a default', atTop('export const f = (op: Op<number> = helper(3)) => op;')),
     right('driven by hand, as a supervisor does', atTop('export const r = helper(3).next();')),

@@ -600,6 +600,26 @@ export function machineContract({ name, make, storm, restarts, virtual }: Maker)
       expect(cell(Cell.own + 1)).toBe(5);
     });
 
+    test('a timer among other traps comes no earlier for them', () => {
+      const { cell } = play(
+        {
+          boot: alone((s) => s.setTimer(s.machine.now() + 1000)),
+          trap: (s, { cause }) => {
+            if (cause === Cause.timerInterrupt) {
+              s.put(Cell.own, s.get(Cell.own) + 1);
+              s.setTimer(s.machine.now() + 1000 + s.get(Cell.own) * 7);
+            } else if (cause === Cause.environmentCall) s.machine.contexts.setResult(1, 0);
+            else s.setTimer(NEVER);
+            return cause !== Cause.threadEnd;
+          },
+        },
+        function* (port) {
+          for (let n = 0; n < 150; n++) yield* port.call(n);
+        },
+      );
+      expect(cell(Cell.own)).toBeGreaterThan(10);
+    });
+
     test('a time that has passed traps at once; NEVER disarms', () => {
       const { log } = play(
         {

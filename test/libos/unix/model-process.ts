@@ -264,13 +264,7 @@ class ModelSystem extends LibOS {
   readonly #mapped = new Set<number>(); // virtual pages of the heap
   #middle = 0;
 
-  constructor(
-    port: UserPort,
-    world: World,
-    script: string,
-    broken: boolean,
-    finished: () => void,
-  ) {
+  constructor(port: UserPort, world: World, script: string, broken: boolean, finished: () => void) {
     super(port);
     this.#pages = new FreePages(this.sys);
     this.#world = world;

@@ -125,8 +125,26 @@ describe('complaints', () => {
   });
 
   test.each([
-    'a &', 'a && b', '(a)', 'echo $x', 'echo `a`', 'echo "$x"', 'ls *', 'ls ?', 'ls [a]', 'a >> b',
-    'cat ~', '| a', 'a |', 'a | ; b', ';', 'a ;; b', 'a >', 'a > > b', "echo 'a", 'echo "a',
+    'a &',
+    'a && b',
+    '(a)',
+    'echo $x',
+    'echo `a`',
+    'echo "$x"',
+    'ls *',
+    'ls ?',
+    'ls [a]',
+    'a >> b',
+    'cat ~',
+    '| a',
+    'a |',
+    'a | ; b',
+    ';',
+    'a ;; b',
+    'a >',
+    'a > > b',
+    "echo 'a",
+    'echo "a',
   ])('the shell refuses %s, and runs nothing', (script) => {
     expect(() => parseScript(script)).toThrow(SyntaxProblem);
     const { stdout, status } = runModel({}, [`echo before\n${script}`]);

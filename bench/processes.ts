@@ -1,0 +1,59 @@
+/**
+ * Some ratios depend on where V8 happens to place the code of a loop, or the objects of a heap, for
+ * as long as the process lives. They are measured in several processes, and the median one counts.
+ * This file is parent and child: started by itself, with what to measure, it prints the figures.
+ */
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { checks } from './accesses.ts';
+import { onBoard } from './board.ts';
+import { median } from './race.ts';
+import { switches } from './switches.ts';
+
+const FILE = fileURLToPath(import.meta.url);
+const PROCESSES = 5;
+
+/** Both sides of a ratio, in nanoseconds. */
+export type Pair = readonly [a: number, b: number];
+
+const MEASURES = {
+  checks: (): readonly Pair[] => {
+    const { generator, generatorStripped, helper, helperStripped } = onBoard(checks);
+    return [
+      [generator, generatorStripped],
+      [helper, helperStripped],
+    ];
+  },
+  switches: (): readonly Pair[] => {
+    const { one, thousand, hundredThousand } = switches();
+    return [
+      [thousand, one],
+      [hundredThousand, one],
+    ];
+  },
+};
+
+/** The two pairs of a measure, each from the process whose ratio is the median. */
+export function inProcesses(measure: keyof typeof MEASURES): readonly [Pair, Pair] {
+  const first: Pair[] = [];
+  const second: Pair[] = [];
+  for (let n = 0; n < PROCESSES; n++) {
+    const args = [...process.execArgv, FILE, measure];
+    const printed = execFileSync(process.execPath, args, { encoding: 'utf8' });
+    const [a = NaN, b = NaN, c = NaN, d = NaN] = printed.trim().split(',').map(Number);
+    first.push([a, b]);
+    second.push([c, d]);
+  }
+  return [middle(first), middle(second)];
+}
+
+function middle(pairs: readonly Pair[]): Pair {
+  const ratio = ([a, b]: Pair): number => a / b;
+  const wanted = median(pairs.map(ratio));
+  return pairs.find((pair) => ratio(pair) === wanted) ?? [NaN, NaN];
+}
+
+if (process.argv[1] === FILE) {
+  const measure = Object.entries(MEASURES).find(([name]) => name === process.argv[2]);
+  console.log(measure?.[1]().flat().join(','));
+}
