@@ -6,6 +6,12 @@
 
 export class Bug extends Error {
   override readonly name = 'Bug';
+  readonly #ours = true;
+
+  /** Whether `error` is one of ours: asked of what programs threw, so no code of theirs may run. */
+  static is(error: unknown): error is Bug {
+    return typeof error === 'object' && error !== null && #ours in error && error.#ours;
+  }
 }
 
 /** Throws Bug unless `claim` holds. `words` states the claim positively. */

@@ -169,7 +169,7 @@ class UserContext implements Context, UserThreads {
       try {
         ended = frame.run();
       } catch (error) {
-        if (error instanceof Bug) throw error; // the machine's own, under an access
+        if (Bug.is(error)) throw error; // the machine's own, under an access
         grip.take(port);
         this.failure = describe(error);
         grip.take(port); // describing runs code of the program's once more

@@ -668,7 +668,9 @@ export class UserPort {
   }
 }
 
-for (const made of [UserPort, Plain, Done, Call, Answer]) {
-  Object.freeze(made.prototype);
-  Object.freeze(made);
-}
+// Every program holds objects of these classes, too.
+const shared: readonly object[] = [UserPort, Plain, Done, Call, Answer].flatMap((made) => [
+  made,
+  made.prototype as object,
+]);
+for (const part of shared) Object.freeze(part);

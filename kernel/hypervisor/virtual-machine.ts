@@ -118,17 +118,17 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   load(pa: number): number {
     this.hart.countReference('load');
-    return this.hart.memory.get(this.#address(pa, false));
+    return this.hart.memory.get(this.#address(pa, false, 4));
   }
 
   store(pa: number, value: number): void {
     this.hart.countReference('store');
-    this.hart.memory.put(this.#address(pa, true), value);
+    this.hart.memory.put(this.#address(pa, true, 4), value);
   }
 
   zeroPage(page: number): void {
     const { hart } = this;
-    const at = this.#address(page * PAGE_BYTES, true);
+    const at = this.#address(page * PAGE_BYTES, true, PAGE_BYTES);
     hart.counters.add(E.pagesZeroed, 1);
     hart.charge('zero-page', Math.ceil(PAGE_BYTES / hart.zeroBytesPerCycle));
     hart.memory.zeroPage(at / PAGE_BYTES);
@@ -136,8 +136,8 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   copyPage(to: number, from: number): void {
     const { hart } = this;
-    const source = this.#address(from * PAGE_BYTES, false);
-    const target = this.#address(to * PAGE_BYTES, true);
+    const source = this.#address(from * PAGE_BYTES, false, PAGE_BYTES);
+    const target = this.#address(to * PAGE_BYTES, true, PAGE_BYTES);
     hart.counters.add(E.pagesCopied, 1);
     hart.charge('copy-page', Math.ceil(PAGE_BYTES / hart.copyBytesPerCycle));
     hart.memory.copyPage(target / PAGE_BYTES, source / PAGE_BYTES);
@@ -147,7 +147,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     const entries = new Uint32Array(count);
     for (let n = 0; n < count; n++) {
       this.hart.countReference('pte-read');
-      const at = this.#address(table * PAGE_BYTES + (first + n) * 8, false);
+      const at = this.#address(table * PAGE_BYTES + (first + n) * 8, false, 8);
       entries[n] = this.hart.memory.get(at);
     }
     return entries;
@@ -158,7 +158,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     for (const { table, index, value } of updates) {
       this.hart.countReference('pte-write');
       this.hart.counters.add(E.pteWrites, 1);
-      const at = this.#address(table * PAGE_BYTES + index * 8, true);
+      const at = this.#address(table * PAGE_BYTES + index * 8, true, 8);
       this.hart.memory.put(at, value | 0);
       if (this.hart.memory.get(at + 4) !== 0) this.hart.memory.put(at + 4, 0);
     }
@@ -176,8 +176,12 @@ export class VirtualMachine implements Machine, LoopMachine {
     return readUser(this.hart, this.#locate, va, bytes);
   }
 
-  /** Host address of a guest-physical one; an exit if the second stage lacks it. */
-  #address(gpa: number, write: boolean): number {
+  /**
+   * Host address of a guest-physical one; an exit if the second stage lacks it. What lies across
+   * two pages, as only an unaligned address can, would be somebody else's in the second.
+   */
+  #address(gpa: number, write: boolean, align: number): number {
+    if (gpa % align !== 0) this.#stop(gpa);
     for (;;) {
       const at = this.hart.supervisorAddress(gpa, write);
       if (at >= 0) return at;
@@ -213,7 +217,9 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   setAddressSpace(space: { readonly root: number; readonly asid: number } | null): void {
     this.moveRegisters(1);
-    this.#regime = this.#regimeOf(space?.root ?? -1, (space?.asid ?? 0) & 0xffff);
+    // WARL: whole pages, and 16 bits of ASID.
+    const root = space === null ? -1 : space.root & 0x3fffff;
+    this.#regime = this.#regimeOf(root, (space?.asid ?? 0) & 0xffff);
     this.hart.install(this.#regime);
   }
 
@@ -233,6 +239,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   moveRegisters(count: number): void {
+    if (!Number.isInteger(count) || count < 0) return;
     this.hart.counters.add(E.csrAccesses, count);
     this.hart.charge('csr', count * this.hart.costs.csr);
   }

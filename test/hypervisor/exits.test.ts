@@ -8,6 +8,7 @@ import { Bug } from '../../machine/assert.ts';
 import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
 import type { Image } from '../../machine/user-port.ts';
+import { PTE_R, PTE_V, PTE_W } from '../../machine/sv39.ts';
 import { NEVER, PAGE_BYTES } from '../../machine/units.ts';
 import { Cause } from '../../kernel/supervisor.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
@@ -16,6 +17,7 @@ import { EXITS, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervis
 import { Ring } from '../../kernel/hypervisor/virtual-machine.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
+import { hostPage } from '../machine/rigs.ts';
 import { Cell, program, Script } from '../machine/script.ts';
 
 const CONFIG: HypervisorConfig = { sliceCycles: 7001, backing: 'touch', secondStage: '4KiB' };
@@ -87,6 +89,8 @@ const caller = (calls: number): Image =>
     for (let n = 0; n < calls; n++) yield* port.call(n);
   });
 
+/** A valid leaf of guest page 0, neither accessed nor dirty. */
+const CANARY = PTE_V | PTE_R | PTE_W;
 const PRIMES = 'minimal: 9592 primes below 100000\n';
 
 describe('exits are counted', () => {
@@ -388,6 +392,9 @@ describe('a guest that breaks the rules stops alone', () => {
     }, true);
     expect((before[1] ?? before[0] ?? 0) >= (before[0] ?? 0)).toBe(true);
     unharmed(w);
+    for (const count of Object.values(w.machine.hart.counters.totals())) {
+      expect(Number.isSafeInteger(count) && count >= 0).toBe(true);
+    }
   });
 
   test('a user of a guest that names host pages reaches guest pages only', () => {
@@ -450,6 +457,66 @@ describe('a guest that breaks the rules stops alone', () => {
     w.machine.run(20_000_000);
     expect(seen).toEqual([]); // nothing is mapped there: its first load is its last
     expect(w.output.get(1)).toBe(PRIMES);
+  });
+
+  // What a guest's supervisor names is a number of TypeScript: also one that is no page number.
+  const odd: [string, Harm][] = [
+    ['zeroes half its last page', (s) => s.machine.zeroPage(63.5)],
+    ['copies to half its last page', (s) => s.machine.copyPage(63.5, 8)],
+    ['copies from half its last page', (s) => s.machine.copyPage(9, 63.5)],
+    [
+      'writes an entry across the end of its last page',
+      (s) => s.machine.writePtes([{ table: 63, index: 511.5, value: -1 }]),
+    ],
+    ['stores across the end of its last page', (s) => s.machine.store(64 * PAGE_BYTES - 1, -1)],
+    [
+      'runs on half a root',
+      (s) => {
+        s.machine.setAddressSpace({ root: 63.5, asid: 1 });
+        s.machine.fence();
+        s.machine.load(0); // the direct map's entries: in the second half of a root
+        s.machine.store(0, 1);
+      },
+    ],
+  ];
+  test.each(odd)('it %s, and reaches nothing of the host', (_name, harm) => {
+    let machine: PhysicalMachine | null = null;
+    let changed: number[] = [];
+    let leaked = false;
+    const script = new Script({
+      trap: (s, { cause }) => {
+        if (cause !== Cause.environmentCall || machine === null) return false;
+        const { memory } = machine;
+        const root = memory.get(w.hypervisor.state.vm.address(0, Vm.root));
+        const mine = Array.from({ length: 64 }, (_, n) =>
+          hostPage((at) => memory.get(at), root, n),
+        );
+        // Whatever is free gets a canary: an entry that a walker would take, mark and write back.
+        for (let page = w.hypervisor.state.end; page < memory.pages; page++) {
+          const words = memory.page(page);
+          if (!mine.includes(page) && words.every((word) => word === 0)) {
+            for (let n = 0; n < words.length; n += 2) words[n] = CANARY;
+          }
+        }
+        const before = memory.i32.slice();
+        try {
+          harm(s);
+        } finally {
+          for (let page = w.hypervisor.state.end; page < memory.pages; page++) {
+            const now = memory.page(page);
+            const was = before.subarray(page * 1024, (page + 1) * 1024);
+            if (mine.includes(page)) leaked ||= now.includes(CANARY);
+            else if (now.some((word, n) => word !== was[n])) changed.push(page);
+          }
+        }
+        return false;
+      },
+    });
+    const w = world([scripted(script, caller(1))], POPULATED);
+    machine = w.machine;
+    changed = [];
+    w.machine.run(20_000_000);
+    expect([changed, leaked]).toEqual([[], false]);
   });
 
   for (let spare = 20; spare < 26; spare++) {
