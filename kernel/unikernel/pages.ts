@@ -1,0 +1,162 @@
+/**
+ * Physical pages, table pages and mappings. A mapping is a store into a page table: no authority
+ * is checked and no ledger kept, so nothing tells who else maps a page that is freed.
+ *
+ * Trusts its tenant to name its own pages. Owed is that a wild number is refused: what is written
+ * as a table is a table, and what is scrubbed lies outside the unikernel's own.
+ */
+import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
+import { Env, MAP_READ, MAP_SOFT, MAP_WRITE, PageKind, Status } from '../abi.ts';
+import { writeDirectMap } from '../supervisor.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { isIndex, isPage, type State } from './state.ts';
+
+const FLAGS = MAP_READ | MAP_WRITE | MAP_SOFT; // what a caller may set
+
+/** pageAllocate(page): takes free page `page`, scrubbed. */
+export function pageAllocate(state: State, caller: number, claim: Claims): Answer {
+  const page = claim(0);
+  if (!isPage(state, page)) return refuse(Status.badArgument, 0);
+  if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
+
+  state.machine.zeroPage(page);
+  state.setKind(page, PageKind.user, caller);
+  return ok();
+}
+
+/** pageFree(page): gives a page back, whatever it was and whoever maps it. */
+export function pageFree(state: State, claim: Claims): Answer {
+  const page = claim(0);
+  if (!isPage(state, page)) return refuse(Status.badArgument, 0);
+
+  state.setKind(page, PageKind.free, 0);
+  return ok();
+}
+
+/** tableCreate(parent, index, page): makes `page` a table and hangs it under entry `index`. */
+export function tableCreate(state: State, claim: Claims): Answer {
+  const [parent, index, page] = [claim(0), claim(1), claim(2)];
+  if (!isPage(state, parent) || !isPage(state, page)) return refuse(Status.badArgument, 0);
+  const top = state.kind(parent) === PageKind.root;
+  if (!isPlace(state, parent, index, top ? PageKind.root : PageKind.middle)) {
+    return refuse(Status.wrongKind, 0);
+  }
+
+  const { machine } = state;
+  machine.zeroPage(page);
+  state.setKind(page, top ? PageKind.middle : PageKind.leaf, state.ownerOf(parent));
+  const base = state.base.get(parent, 0) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
+  state.base.put(page, 0, base);
+  machine.writePtes([{ table: parent, index, value: pte(page, PTE_V) }]);
+  return ok();
+}
+
+/** Makes page `page` the root table of `env`: the direct map above, nothing below. */
+export function makeRoot(state: State, page: number, env: number): void {
+  state.machine.zeroPage(page);
+  writeDirectMap(state.machine, page);
+  state.setKind(page, PageKind.root, env);
+  state.base.put(page, 0, 0);
+}
+
+/** tableDestroy(table): takes a leaf or middle table, emptied or not, out of its parent. */
+export function tableDestroy(state: State, claim: Claims): Answer {
+  const table = claim(0);
+  const kind = isPage(state, table) ? state.kind(table) : 0;
+  if (kind !== PageKind.leaf && kind !== PageKind.middle) return refuse(Status.wrongKind, 0);
+
+  const env = state.ownerOf(table);
+  unhang(state, state.env.get(env, Env.root), table, kind === PageKind.leaf);
+  state.setKind(table, PageKind.user, env);
+  state.machine.fence(env);
+  return ok();
+}
+
+/** Empties the entry that names `table`: a scan of the tables above it, charged as it goes. */
+function unhang(state: State, root: number, table: number, leaf: boolean): void {
+  const { machine } = state;
+  const middles = leaf ? children(state, root) : [root];
+  for (const above of middles) {
+    for (let index = 0; index < ENTRIES / (above === root ? 2 : 1); index++) {
+      const entry = machine.readPtes(above, index, 1)[0] ?? 0;
+      if ((entry & PTE_V) !== 0 && ptePpn(entry) === table) {
+        machine.writePtes([{ table: above, index, value: 0 }]);
+        return;
+      }
+    }
+  }
+}
+
+/** Middle tables under the first entries of a root. */
+function children(state: State, root: number): number[] {
+  const found = [];
+  for (let index = 0; index < 4; index++) {
+    const entry = state.machine.readPtes(root, index, 1)[0] ?? 0;
+    if ((entry & PTE_V) !== 0) found.push(ptePpn(entry));
+  }
+  return found;
+}
+
+/** pageMap(table, index, page, -, -, flags): entry `index` of leaf table `table` maps `page`. */
+export function pageMap(state: State, claim: Claims): Answer {
+  return mapPage(state, claim(0), claim(1), claim(2), claim(5));
+}
+
+/** Maps any page of memory, over whatever the entry held; flags that are not the caller's go. */
+export function mapPage(
+  state: State,
+  table: number,
+  index: number,
+  page: number,
+  flags: number,
+): Answer {
+  const { machine } = state;
+  if (!isPlace(state, table, index, PageKind.leaf)) return refuse(Status.wrongKind, 0);
+  if (!Number.isInteger(page) || page < 0 || page >= machine.pages) {
+    return refuse(Status.badArgument, 2);
+  }
+
+  machine.writePtes([{ table, index, value: pte(page, (flags & FLAGS) | PTE_U | PTE_V) }]);
+  return ok();
+}
+
+/** Whether `table` is a table and `index` in it: else a store would go anywhere. */
+function isPlace(state: State, table: number, index: number, kind: number): boolean {
+  return isPage(state, table) && isIndex(index) && state.kind(table) === kind;
+}
+
+/** pageUnmap(table, index, count): empties entries from `index` on; how many were filled. */
+export function pageUnmap(state: State, claim: Claims): Answer {
+  const [table, index, count] = [claim(0), claim(1), claim(2)];
+  if (!isPlace(state, table, index, PageKind.leaf)) return refuse(Status.wrongKind, 0);
+  if (!Number.isInteger(count) || count < 1 || index + count > ENTRIES) {
+    return refuse(Status.badArgument, 2);
+  }
+
+  const { machine } = state;
+  const entries = machine.readPtes(table, index, count);
+  const updates = [];
+  for (let n = 0; n < count; n++) {
+    if (((entries[n] ?? 0) & PTE_V) !== 0) updates.push({ table, index: index + n, value: 0 });
+  }
+  machine.writePtes(updates);
+  const env = state.ownerOf(table);
+  // Past a few entries one fence of the space is cheaper than one for each page.
+  if (updates.length > 4) machine.fence(env);
+  else for (const { index: at } of updates) machine.fence(env, state.base.get(table, 0) + at);
+  return ok(updates.length);
+}
+
+/** pageProtect(table, index, flags): changes a filled entry's flags; accessed and dirty stay. */
+export function pageProtect(state: State, claim: Claims): Answer {
+  const [table, index, flags] = [claim(0), claim(1), claim(2)];
+  if (!isPlace(state, table, index, PageKind.leaf)) return refuse(Status.wrongKind, 0);
+  const { machine } = state;
+  const old = machine.readPtes(table, index, 1)[0] ?? 0;
+  if ((old & PTE_V) === 0) return refuse(Status.absent, 1);
+
+  const kept = (flags & FLAGS) | (old & (PTE_A | PTE_D));
+  machine.writePtes([{ table, index, value: pte(ptePpn(old), kept | PTE_U | PTE_V) }]);
+  machine.fence(state.ownerOf(table), state.base.get(table, 0) + index);
+  return ok();
+}
