@@ -187,7 +187,6 @@ export interface Grip {
   take(port: UserPort): number;
   tval(port: UserPort): number;
   gpa(port: UserPort): number;
-  takeSpurious(port: UserPort): boolean;
   /** Registers of the thread that runs, and the iterator that its sugar returns. */
   setRegisters(port: UserPort, registers: Float64Array, done?: Done): void;
   setSlot(port: UserPort, slot: number): void;
@@ -217,7 +216,6 @@ export class UserPort {
   #base = 0; // clock = base - left
   #saved = 0; // left, while a trap is pending
   #pending = 0; // cause of the pending trap, 0 if none
-  #spurious = false;
   #tval = 0;
   #gpa = 0;
   #registers: Float64Array = new Float64Array(VALUE + RESULTS);
@@ -483,7 +481,6 @@ export class UserPort {
   /** Timer traps come before an access, which is refunded; in a storm, one before each access. */
   #interrupted(charged: number): boolean {
     if (this.#left >= 0 && (!this.#storm || this.#stormed)) return false;
-    this.#spurious = this.#left >= 0;
     this.#stormed = true;
     this.#left += charged;
     this.#raise(TIMER, 0, 0);
@@ -633,11 +630,6 @@ export class UserPort {
       },
       tval: (port) => port.#tval,
       gpa: (port) => port.#gpa,
-      takeSpurious: (port) => {
-        const was = port.#spurious;
-        port.#spurious = false;
-        return was;
-      },
       setRegisters: (port, registers, done = new Done()) => {
         port.#registers = registers;
         port.#done = done;

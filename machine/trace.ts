@@ -8,8 +8,7 @@ export type TraceEvent =
   | { readonly what: 'return'; readonly level: number }
   | { readonly what: 'charge'; readonly why: Charge; readonly cycles: number }
   | { readonly what: 'upcall'; readonly context: number; readonly entry: number }
-  | { readonly what: 'exit'; readonly cause: string }
-  | { readonly what: 'note'; readonly text: string };
+  | { readonly what: 'exit'; readonly cause: string };
 
 /** What cycles were spent on. */
 export type Charge =
