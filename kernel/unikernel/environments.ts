@@ -18,6 +18,7 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   }
   if (state.stateOf(index) !== EnvState.free) return refuse(Status.notFree, 0);
   if (!isPage(state, root)) return refuse(Status.badArgument, 1);
+  if (state.kind(root) !== PageKind.user) return refuse(Status.wrongKind, 1);
   const patron = patronId === -1 ? caller : state.row(patronId);
   if (patron < 0) return refuse(Status.badEnvironment, 5);
 

@@ -28,6 +28,8 @@ export function pageAllocate(state: State, caller: number, claim: Claims): Answe
 export function pageFree(state: State, claim: Claims): Answer {
   const page = claim(0);
   if (!isPage(state, page)) return refuse(Status.badArgument, 0);
+  // A table that is freed would be scrubbed under whoever runs on it.
+  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);
 
   state.setKind(page, PageKind.free, 0);
   return ok();
@@ -41,6 +43,7 @@ export function tableCreate(state: State, claim: Claims): Answer {
   if (!isPlace(state, parent, index, top ? PageKind.root : PageKind.middle)) {
     return refuse(Status.wrongKind, 0);
   }
+  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 2);
 
   const { machine } = state;
   machine.zeroPage(page);
