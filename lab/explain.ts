@@ -75,7 +75,7 @@ class Recorder {
   #hear(event: TraceEvent, layer: number): void {
     if (event.what === 'trap') {
       this.onTrap(event.cause);
-      if (this.#on) this.#add(`-- trap, cause ${event.cause}`, 'trap', layer, 0);
+      if (this.#on) this.#add(`-- trap: ${causeName(event.cause)}`, 'trap', layer, 0);
     } else if (event.what === 'exit' && this.#on) {
       this.#add(`-- exit: ${event.cause}`, 'exit', layer, 0);
     } else if (event.what === 'upcall' && this.#on) {
@@ -124,6 +124,12 @@ function caller(): string {
     }
   }
   return machine;
+}
+
+/** A cause in words, as machine.ts names it, and its number. */
+function causeName(cause: number): string {
+  const named = Object.entries(Cause).find(([, value]) => value === cause)?.[0] ?? '?';
+  return `${named.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} (${cause})`;
 }
 
 /** A libOS that does one thing while the recorder listens. */
