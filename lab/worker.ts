@@ -1,5 +1,4 @@
 /** One job of the pool: a workload in a mode. Each worker loads the tree itself and keeps it. */
-import type { MessagePort } from 'node:worker_threads';
 import { type Outcome, run } from './experiment.ts';
 import type { Mode, Parameters } from './modes.ts';
 import { defaultTree, loadTree, type Tree } from './tree.ts';
@@ -16,7 +15,6 @@ export interface Job {
   readonly typescript: string;
   /** counts up while the job runs: the watchdog of the command line looks at it */
   readonly heart: Int32Array;
-  readonly port?: MessagePort;
 }
 
 let cached: { readonly key: string; readonly tree: Tree } | null = null;

@@ -22,8 +22,7 @@ const END_MASK = BEGIN_MASK + 4;
 const SAVED = FRAMES + 1024;
 const REGISTER_BYTES = 128;
 
-/** Entries of every libOS; its own begin at `OWN`. */
-const MAIN = 0;
+/** Entries of every libOS: 0 is `main`, its own begin at OWN_ENTRIES. */
 const FAULT = 1;
 const BEGIN = 2;
 const END = 3;
@@ -115,8 +114,6 @@ export abstract class LibOS {
 function* bulk(port: UserPort, done: number | undefined): Op<void> {
   if (done === undefined) yield* port.fault();
 }
-
-export { MAIN };
 
 /**
  * The program that a machine loads: a fresh instance of the class for each environment.

@@ -17,7 +17,6 @@ export const PTE_U = 1 << 4;
 export const PTE_G = 1 << 5;
 export const PTE_A = 1 << 6;
 export const PTE_D = 1 << 7;
-export const PTE_SOFT = 3 << 8; // RSW
 export const PTE_FLAGS = 0x3ff;
 
 export const ENTRIES = 512; // per table
@@ -28,9 +27,6 @@ export const DIRECT_VPN = 1 << 26;
 export const DIRECT_INDEX = 256;
 export const GIGAPAGE_PAGES = 1 << 18;
 export const MEGAPAGE_PAGES = 1 << 9;
-
-/** User addresses: user mode runs with UXL = 32, so effective addresses are taken modulo 2^32. */
-export const USER_TOP = 2 ** 32;
 
 export const pte = (ppn: number, flags: number): number => ((ppn << 10) | flags) >>> 0;
 export const ptePpn = (entry: number): number => entry >>> 10;

@@ -3,7 +3,6 @@
  * a whole number below 2^53. Pages and blocks have one size, so that a block fills a page.
  */
 
-export const PAGE_BITS = 12;
 export const PAGE_BYTES = 4096;
 export const PAGE_WORDS = 1024; // 32-bit words
 export const BLOCK_BYTES = PAGE_BYTES;

@@ -20,7 +20,6 @@ import {
   BATCH,
   BUILD_WINDOW,
   COMMON,
-  CONTROL,
   Control,
   COPY_WINDOW,
   ENVS,
@@ -175,9 +174,8 @@ export class Space {
 
   *#hang(parent: number, index: number, pages: readonly number[]): Op<boolean> {
     const [table, ledger0, ledger1] = [pages[0] ?? 0, pages[1] ?? 0, pages[2] ?? 0];
-    const { sys } = { sys: this.#sys };
     const ledgers = [ledger0, ledger1] as const;
-    const { status } = yield* sys.tableCreate(parent, index, table, COMMON, ledgers, COMMON);
+    const { status } = yield* this.#sys.tableCreate(parent, index, table, COMMON, ledgers, COMMON);
     return status === Status.ok;
   }
 
@@ -261,7 +259,7 @@ export class Space {
     }
     const [root, middle, leaf, ledger0, ledger1] = pages as Seven;
     const [stack, uarea] = [pages[5] ?? 0, pages[6] ?? 0];
-    const env = yield* this.#create(pid, root, account);
+    const env = yield* this.#create(root, account);
     if (env < 0) {
       for (const page of pages) yield* this.#shared.drop(page);
       yield* this.#shared.setRow(pid, Row.state, RowState.free);
@@ -308,7 +306,7 @@ export class Space {
     return { pid, env, leaf, middle };
   }
 
-  *#create(pid: number, root: number, account: number): Op<number> {
+  *#create(root: number, account: number): Op<number> {
     const limit = yield* this.#port.load(at(INFO) + Info.environments * 4);
     const init = yield* this.#shared.control(Control.init);
     for (let tries = 0; tries < limit; tries++) {
@@ -321,7 +319,7 @@ export class Space {
       if (status !== Status.notFree) return -1;
       yield* this.#shared.setControl(Control.nextEnv, index + 1);
     }
-    return -1 - pid;
+    return -1;
   }
 
   /**
@@ -433,4 +431,3 @@ export class Space {
 }
 
 type Seven = [number, number, number, number, number, number, number];
-export const CONTROL_PAGE = CONTROL;

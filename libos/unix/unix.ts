@@ -284,7 +284,7 @@ export class Unix extends LibOS {
     yield* this.#space.clear();
     // Word to whoever measures: this Unix is up, and what follows is the work.
     yield* this.sys.consoleWrite(at(UAREA), 0);
-    yield* this.#programs_(self, pid, 'sh');
+    yield* this.#runPrograms(self, pid, 'sh');
   }
 
   *#readAll(process: Process, path: string): Op<string> {
@@ -313,7 +313,7 @@ export class Unix extends LibOS {
   }
 
   /** Runs programs in this environment, one after the other's exec, until one ends. */
-  *#programs_(self: number, pid: number, first: string): Op<void> {
+  *#runPrograms(self: number, pid: number, first: string): Op<void> {
     const args = yield* loadArguments(this.port);
     const process = new UnixProcess(this.#around(), self, pid, first, args);
     yield* this.#run(process, () => this.#named(first).main(process));
@@ -326,7 +326,7 @@ export class Unix extends LibOS {
     } catch (error) {
       if (error instanceof Exited) yield* process.end(error.code);
       else if (error instanceof Replaced) {
-        yield* this.#programs_(this.self, process.pid, error.program);
+        yield* this.#runPrograms(this.self, process.pid, error.program);
       } else throw error;
     }
   }
