@@ -16,9 +16,9 @@
 export const Call = {
   null: 0,
   yield: 1, // target | -1
-  sleep: 2, // events seen
+  sleep: 2, // events seen, cycles | -1, predicate address, terms
   notify: 3, // env, slot
-  envCreate: 4, // index, root page, slot, name a, name b, patron
+  envCreate: 4, // index, root page, slot, name a, name b, patron | -1, account | -1
   envStart: 5, // env, image, entry, argument 0, argument 1, slot
   envDestroy: 6, // env, slot, exit status
   envReap: 7, // env, slot
@@ -31,9 +31,9 @@ export const Call = {
   tableDestroy: 14, // table, env slot
   pageMap: 15, // table, index, page, slot, access entry, flags, env slot
   pageUnmap: 16, // table, index, count, env slot
-  pageProtect: 17, // table, index, flags, env slot
+  pageProtect: 17, // table, index, count, flags, env slot
   capForge: 18, // env, slot there, slot here, name a, name b, rights
-  capDrop: 19, // slot
+  capDrop: 19, // env, slot there, slot here
   sliceAllocate: 20, // position, env, slot
   sliceFree: 21, // position, slot
   ipcWindow: 22, // table, index, slot
@@ -43,20 +43,40 @@ export const Call = {
   diskRequest: 26, // extent, slot, block, count, list address, page slot, flags
   consoleWrite: 27, // address, bytes
   batch: 28, // address, count
+  capOffer: 29, // env, slot, name a, name b, rights
+  capAcquire: 30, // env, slot
+  pageMapList: 31, // table, index, count, list address, slot, flags, env slot
+  pageCopy: 32, // to, slot, access entry, from, slot, access entry
+  pageLimit: 33, // page, slot, leaves | -1, writers | -1
+  pageKeep: 34, // page, slot, 0 | 1
+  pageSweep: 35, // page
+  envSuspend: 36, // env, slot, 0 | 1
+  ipcSend: 37, // env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8
+  extentJoin: 38, // extent, slot, neighbour
+  accountCreate: 39, // account, parent, slot, name a, name b, minimum
+  accountMove: 40, // from, to, slot, resource, amount
+  accountClose: 41, // account, slot
+  revoke: 42, // account, slot, taker, first page, pages, count, cycles
+  repossess: 43, // account, slot, page
+  saveBlock: 44, // place, extent, slot, block
 } as const;
 export type CallName = keyof typeof Call;
-export const CALL_COUNT = 29;
+export const CALL_COUNT = 45;
 
 /**
  * How many arguments each call has, by number: a record of a batch is its number and so many words.
  * Calls that may switch or wait cannot stand in a batch: -1.
  */
 export const ARITY: readonly number[] = [
-  0, -1, -1, 2, 6, 6, -1, 2, 3, 2, 2, 6, 3, 7, 2, 7, 4, 4, 6, 1, 3, 2, 3, -1, -1, 6, 7, 2, -1,
+  0, -1, -1, 2, 7, 6, -1, 2, 3, 2, 2, 6, 3, 7, 2, 7, 4, 5, 6, 3, 3, 2, 3, -1, -1, 6, 7, 2, -1, 5, 2,
+  7, 6, 4, 3, 1, 3, -1, 3, 6, 5, 2, 7, 3, 4,
 ];
 export const BATCH_MAX = 32; // calls
 
-/** Statuses. 0 is success; the value of a refusal is the index of the argument at fault. */
+/**
+ * Statuses. 0 is success, and `again` a step of it; the value of a refusal is the index of the
+ * argument at fault.
+ */
 export const Status = {
   ok: 0,
   badCall: 1, // no such call
@@ -72,8 +92,11 @@ export const Status = {
   busy: 11, // in use: leaves, pins or references remain
   notReady: 12, // the target cannot take it now
   full: 13, // a bounded queue has no room
-  again: 14, // a step was done, more remain
+  again: 14, // no refusal: a step was done and more remain; call again
   tooMany: 15, // beyond the stated bound of one call
+  quota: 16, // the account's allotment is used up
+  sharing: 17, // more mappings than the page's limits allow
+  interrupted: 18, // an upcall came while the call waited
 } as const;
 export type StatusName = keyof typeof Status;
 
@@ -82,6 +105,10 @@ export type StatusName = keyof typeof Status;
 export const CAP_SLOTS = 16; // per environment
 export const ACCESS_ENTRIES = 4; // per page
 export const UNMAP_MAX = 64; // entries of one pageUnmap
+export const STEP_LEAVES = 16; // mappings that one call takes away by force
+export const MAP_MAX = 64; // entries of one pageMapList or pageProtect
+export const LIMIT_MAX = 0xfffe; // of pageLimit
+export const PREDICATE_TERMS = 8; // of one sleep
 export const DISK_BLOCKS_MAX = 32; // blocks of one diskRequest
 export const CONSOLE_MAX = 4096; // bytes of one consoleWrite
 
@@ -91,7 +118,9 @@ export const READ = 1;
 export const WRITE = 2;
 /** May add to access lists, forge, free: whoever has it answers for the resource. */
 export const GRANT = 4;
-export const ALL_RIGHTS = READ | WRITE | GRANT;
+/** May ask an account for pages back, and take them when the deadline has passed. */
+export const REVOKE = 8;
+export const ALL_RIGHTS = READ | WRITE | GRANT | REVOKE;
 
 /** Mapping flags: Sv39's R, W, X, and the two bits that belong to software. */
 export const MAP_READ = 1 << 1;
@@ -126,15 +155,17 @@ export const Upcall = {
   fault: 0, // (cause, address)
   sliceBegin: 1, // ()
   sliceEnd: 2, // (): yield before the grace period ends
+  revoke: 3, // (pages wanted, cycles left)
+  repossessed: 4, // (losses so far): read the loss table
 } as const;
-export const UPCALL_KINDS = 3;
+export const UPCALL_KINDS = 5;
 /** Cycles between the slice-end upcall and the first cycle of excess. */
 export const GRACE = 5_000;
 
 /**
  * Where the kernel leaves word of an upcall: at the frame address that the environment registered.
  * Fault: word 0 counts the frames that stand, then frames of 4 words (cause, address, 0, 0). The
- * handler takes its frame off by decrementing word 0 before it returns. Slice upcalls: word 0 is 1
+ * handler takes its frame off by decrementing word 0 before it returns. The others: word 0 is 1
  * while one is outstanding; the handler clears it. Others in the meantime are coalesced.
  */
 export const FAULT_FRAME_WORDS = 4;
@@ -144,7 +175,7 @@ export const FAULT_FRAMES = 16;
 
 /** Words of an exposed environment record. */
 export const Env = {
-  words: 16,
+  words: 20,
   state: 0,
   generation: 1,
   parent: 2, // index
@@ -155,12 +186,15 @@ export const Env = {
   diskSubmitted: 7,
   excess: 8, // time slices still to be forfeited
   root: 9, // page
-  account: 10, // first byte of its name
+  account: 10, // index
   exitStatus: 11,
   partner: 12, // id: in a call, the callee
   image: 13,
   nameA: 14, // guard: who dominates it has authority over this environment
   nameB: 15,
+  suspended: 16, // 1: does not run until it is resumed
+  deadline: 17, // of a sleep: cycle count, two words; 0 is none
+  terms: 19, // of the predicate that it sleeps with
 } as const;
 
 export const EnvState = {
@@ -179,7 +213,10 @@ export const envId = (index: number, generation: number): number =>
   (generation << ENV_INDEX_BITS) | index;
 export const envIndex = (id: number): number => id & ((1 << ENV_INDEX_BITS) - 1);
 
-/** Kinds of page, in the low byte of its word in the page table; above it the owner's index. */
+/**
+ * A page's word in the page table: kind in the low byte, then the account that it is charged to
+ * (8 bits), then of a table the environment that it belongs to (14 bits), then PAGE_KEPT.
+ */
 export const PageKind = {
   free: 0,
   user: 1,
@@ -189,8 +226,109 @@ export const PageKind = {
   ledger: 5,
   kernel: 6,
   published: 7,
+  quarantined: 8, // given up, but a device or a mapping still reaches it
 } as const;
-export const PAGE_OWNER_SHIFT = 8;
+export const PAGE_ACCOUNT_SHIFT = 8;
+export const PAGE_ENV_SHIFT = 16;
+export const PAGE_KEPT = 1 << 30; // never taken by force
+
+/**
+ * A name may carry the generation that its user knows: index, and above it a tag of `bits` bits, 0
+ * for "whatever stands there now". A tag that is not the present one makes the name stale.
+ */
+export const PAGE_BITS = 20;
+export const PAGE_TAG_BITS = 8;
+export const EXTENT_BITS = 8;
+export const SLICE_BITS = 6;
+export const TAG_BITS = 16; // of extents and slice positions
+export const tagOf = (generation: number, bits: number): number =>
+  1 + ((generation >>> 0) % ((1 << bits) - 1));
+
+/** Words of an exposed page record, as far as they are for everyone. */
+export const Page = {
+  words: 21,
+  generation: 0,
+  leaves: 1, // mappings; of a table, its filled entries
+  pins: 2, // device requests in flight
+  writers: 3, // writable mappings; of a table, the read-only views of it
+  access: 4, // ACCESS_ENTRIES × (name a, name b, rights, first leaf)
+  limits: 20, // most leaves + 1, most writers + 1 << 16; 0 is none
+} as const;
+
+/** Words of an exposed extent. */
+export const Extent = {
+  words: 8,
+  first: 0, // block
+  count: 1,
+  nameA: 2,
+  nameB: 3,
+  valid: 4,
+  generation: 5,
+  transfers: 6, // requests in flight
+  account: 7,
+} as const;
+
+/** What an account is allotted. */
+export const Resource = { pages: 0, slices: 1, environments: 2, extents: 3, requests: 4 } as const;
+export const RESOURCES = 5;
+export const ACCOUNTS = 64; // 0 is the reserve
+export const LOSSES = 32; // that the loss table remembers of each account
+export const SAVE_WORDS = 4; // of a place that a loss is to be saved to
+
+/** Words of an exposed account. The sum of all limits is what the machine has. */
+export const Account = {
+  words: 32,
+  valid: 0,
+  nameA: 1,
+  nameB: 2,
+  parent: 3,
+  children: 4,
+  tenant: 5, // account of a first environment: console channel and counters
+  holder: 6, // environment id: its first; hears of revocation
+  minimum: 7, // pages below which nobody revokes
+  kept: 8, // pages marked PAGE_KEPT, at most the minimum
+  wanted: 9, // pages that a revocation still waits for
+  taker: 10, // account that gets them
+  first: 11, // of the range asked for
+  pages: 12,
+  deadline: 13, // cycle count, two words
+  losses: 15, // pages repossessed so far
+  used: 16, // by resource
+  awaits: 21, // revocations in its favour
+  limit: 24, // by resource
+} as const;
+
+/** The loss table: per account a ring of LOSSES entries, and where contents are to be saved. */
+export const Loss = {
+  words: LOSSES * 6,
+  ring: 0, // page, block of the disk that it was saved to + 1
+  saves: LOSSES * 2, // extent + 1, its generation, block within it, 0: used in turn with the ring
+} as const;
+
+/** Words of an exposed disk request. */
+export const Queued = {
+  words: 40,
+  env: 0, // id; 0: free; -1: the kernel's own
+  count: 1, // pages
+  block: 2, // first, of the disk
+  flags: 3, // DISK_WRITE, DISK_FORCE, DISK_FLUSH
+  account: 4,
+  extent: 5,
+  position: 6, // + 1, of the slice that it was made in: owes the interrupt; 0: nobody's
+  pages: 8, // page | access entry << 28
+} as const;
+
+/** A term of a wakeup predicate: 4 words. Terms up to one with `last` set form a product. */
+export const Term = {
+  words: 4,
+  where: 0, // page | access entry << 28
+  what: 1, // word of the page | operator << 16 | slot << 20 | last << 24
+  value: 2,
+  tag: 3, // told to the sleeper when its product is true
+} as const;
+export const Operator = { equal: 0, notEqual: 1, less: 2, greater: 3 } as const;
+/** Why a sleeper woke: result register 1 of sleep. */
+export const Woken = { event: 0, predicate: 1, deadline: 2 } as const;
 
 /** Words of the information page. */
 export const Info = {
@@ -205,7 +343,19 @@ export const Info = {
   envPage: 8, // first page of the environment table
   envPages: 9,
   pagePage: 10, // first page of the page table
+  recordPage: 11, // of the page records
+  accountPage: 12,
+  lossPage: 13,
+  extentPage: 14,
+  extents: 15, // rows
+  queuePage: 16, // of the disk requests
+  requests: 17, // rows
+  extentGeneration: 18, // changes of the extent table so far
+  extentDurable: 19, // the last one that a power cut cannot undo
   sliceVector: 64, // env id per position, 0 if free
+  sliceGeneration: 128,
+  sliceAccount: 192,
+  sliceDebt: 256, // cycles that a position has run beyond its turns, and owes
 } as const;
 
 /**

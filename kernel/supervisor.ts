@@ -122,9 +122,16 @@ export const REGISTERS_YIELD = 14; // a call that switches: what a callee must p
 /** A tenant: the first environment that a kernel makes at boot, and what it is given. */
 export interface Tenant {
   readonly image: number;
+  /** its name, 0 to 7 bytes; default: its number, from 1 */
+  readonly name?: readonly number[];
   /** pages that it may take, beside those of its first environment */
   readonly quota: number;
+  /** of them, pages that are never revoked; default 0 */
+  readonly minimum?: number;
   /** its part of the disk */
   readonly firstBlock: number;
   readonly blocks: number;
 }
+
+/** Pages that a tenant's first environment is made of: three tables, two ledgers, a stack. */
+export const TENANT_PAGES = 6;

@@ -17,7 +17,7 @@ import { PROGRAMS } from '../libos/unix/programs/index.ts';
 import { unix } from '../libos/unix/unix.ts';
 import { geometry } from '../libos/unix/fs-format.ts';
 import { makeFileSystem, type Node } from './mkfs.ts';
-import { build, type Mode, type Parameters, sideBySide } from './modes.ts';
+import { build, diskFor, type Mode, type Parameters, sideBySide } from './modes.ts';
 import type { Tree } from './tree.ts';
 import type { Workload } from './workloads.ts';
 
@@ -175,7 +175,7 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
     for (const [block, bytes] of first) {
       tenants.forEach((_, n) => file.set(n * blocks + block, bytes));
     }
-    const medium = new RamMedium(blocks * tenants.length, file);
+    const medium = new RamMedium(diskFor(tenants.length, blocks), file);
     scripts.forEach((script, boot) => {
       if (boot > 0) rewriteScript(medium, file, script, blocks, tenants.length);
       const snapshots = new Map<number, Tally>();

@@ -13,7 +13,7 @@ import type { TraceEvent } from '../machine/trace.ts';
 import { Env, envIndex, MAP_READ, MAP_WRITE, Start } from '../kernel/abi.ts';
 import { image, LibOS, type Op, type UserPort } from '../libos/libos.ts';
 import { FreePages } from '../libos/parts/free-pages.ts';
-import { build, type Mode } from './modes.ts';
+import { build, diskFor, type Mode } from './modes.ts';
 import { aligned, number } from './report.ts';
 
 export const EXPLAINED = ['fault', 'call', 'slice', 'disk-read'] as const;
@@ -228,7 +228,7 @@ function record(event: Explained, mode: Mode): Recorder {
     mode,
     tenants: mode === 'bare' || event !== 'slice' ? [1] : [1, 2],
     image: subject,
-    medium: new RamMedium(64),
+    medium: new RamMedium(diskFor(2, 32)),
     profile: RISCV,
     parameters: {
       quota: 256,

@@ -1,4 +1,7 @@
-/** `npm run lines`: lines that are neither blank nor comment, by part: what one must trust. */
+/**
+ * `npm run lines`: lines that are neither blank nor comment, by part: what one must trust. And what
+ * the exokernel's buy, file by file, in the words that the files open with.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { aligned, number } from './report.ts';
@@ -12,26 +15,52 @@ const PARTS: readonly (readonly [name: string, paths: readonly string[]])[] = [
   ['libos/minimal', ['libos/minimal']],
 ];
 
+const KERNEL = ['kernel', 'kernel/exokernel'];
+
+interface Source {
+  readonly path: string;
+  readonly text: string;
+}
+
+/** The TypeScript files that lie directly in these folders. */
+function sources(root: string, folders: readonly string[]): Source[] {
+  return folders.flatMap((folder) =>
+    readdirSync(`${root}/${folder}`)
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => `${folder}/${file}`)
+      .map((path) => ({ path, text: readFileSync(`${root}/${path}`, 'utf8') })),
+  );
+}
+
+const codeLines = ({ text }: Source): number =>
+  text.split('\n').filter((line) => /\S/.test(line) && !/^\s*(\/\/|\/?\*)/.test(line)).length;
+
 /** Lines of code in the TypeScript files that lie directly in these folders. */
-export function linesOf(root: string, folders: readonly string[]): number {
-  let lines = 0;
-  for (const folder of folders) {
-    for (const file of readdirSync(`${root}/${folder}`)) {
-      if (!file.endsWith('.ts')) continue;
-      const text = readFileSync(`${root}/${folder}/${file}`, 'utf8');
-      lines += text
-        .split('\n')
-        .filter((line) => /\S/.test(line) && !/^\s*(\/\/|\/?\*)/.test(line)).length;
-    }
-  }
-  return lines;
+export const linesOf = (root: string, folders: readonly string[]): number =>
+  sources(root, folders).reduce((sum, source) => sum + codeLines(source), 0);
+
+/** The first sentence of the comment that a file opens with. */
+function purpose({ text }: Source): string {
+  const opening = /^\/\*\*([\s\S]*?)\*\//.exec(text)?.[1] ?? '';
+  const words = opening
+    .replace(/^\s*\* ?/gm, ' ')
+    .replace(/\s+/g, ' ')
+    .trim();
+  return /^.*?[.;](?=\s|$)/.exec(words)?.[0].slice(0, -1) ?? words;
 }
 
 export function lineTable(root: string): string {
-  return aligned(
+  const parts = aligned(
     PARTS.map(([name, folders]) => [name, number(linesOf(root, folders))]),
     1,
-  ).join('\n');
+  );
+  const files = sources(root, KERNEL).sort((x, y) => codeLines(y) - codeLines(x));
+  const width = Math.max(...files.map(({ path }) => path.length));
+  const bought = files.map(
+    (file) =>
+      `${file.path.padEnd(width)}  ${number(codeLines(file)).padStart(4)}  ${purpose(file)}`,
+  );
+  return [...parts, '', 'What the exokernel buys with them:', '', ...bought].join('\n');
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -8,6 +8,7 @@ import type { Image } from '../machine/user-port.ts';
 import type { Medium } from '../machine/disk.ts';
 import { PhysicalMachine } from '../machine/physical.ts';
 import { Exokernel } from '../kernel/exokernel/exokernel.ts';
+import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
 import { Hypervisor } from '../kernel/hypervisor/hypervisor.ts';
 import type { HypervisorConfig } from '../kernel/hypervisor/state.ts';
 import type { Supervisor, Tenant } from '../kernel/supervisor.ts';
@@ -70,6 +71,9 @@ const withOverhead = (pages: number): number => {
   return Math.ceil(all / MEGAPAGE) * MEGAPAGE;
 };
 
+/** Blocks of a disk for so many tenants: at its end the exokernel keeps the table of extents. */
+export const diskFor = (tenants: number, blocks: number): number => tenants * blocks + TABLE_BLOCKS;
+
 /** A machine in the given mode, booted as far as its supervisor. */
 export function build(wiring: Wiring): Built {
   const { mode, tenants, image, medium, profile, parameters, output, storm } = wiring;
@@ -112,7 +116,7 @@ export function build(wiring: Wiring): Built {
     images: [image],
     pages: guestPages,
     firstBlock: n * blocks,
-    blocks: mode === 'vm' ? blocks : blocks * tenants.length,
+    blocks: mode === 'vm' ? blocks : diskFor(tenants.length, blocks),
     channel: tenants[n] ?? 1,
     accounts: mode === 'exokernel-in-vm',
   });

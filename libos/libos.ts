@@ -8,25 +8,26 @@
  * entries are the functions that the class lists, by number, because a kernel knows numbers only.
  */
 import type { Entry, Image } from '../machine/user-port.ts';
-import { FAULT_FRAMES, Start, Upcall } from '../kernel/abi.ts';
+import { FAULT_FRAME_WORDS, FAULT_FRAMES, Start, Upcall, UPCALL_KINDS } from '../kernel/abi.ts';
 import { type Op, Syscalls, type UserPort } from './syscalls.ts';
 
 export type { Image, Op, UserPort };
 
 const PAGE = 4096;
-/** Where word of upcalls is left on the start page: frames of faults, then the slice masks. */
+/** Where word of upcalls is left on the start page: frames of faults, then a mask per other kind. */
 const FRAMES = Start.stackPage * PAGE;
-const BEGIN_MASK = FRAMES + 4 * (1 + FAULT_FRAMES * 4);
-const END_MASK = BEGIN_MASK + 4;
-/** Where handlers save the registers of what they interrupted, a register file per nesting. */
+const MASKS = FRAMES + 4 * (1 + FAULT_FRAMES * FAULT_FRAME_WORDS);
+const maskOf = (kind: number): number => MASKS + 4 * (kind - 1);
+/** How many critical sections we are in, and whether the slice ended meanwhile. */
+const CRITICAL = maskOf(UPCALL_KINDS);
+const INTERRUPTED = CRITICAL + 4;
+/** Where handlers save the registers of what they interrupted: per fault, then per other kind. */
 const SAVED = FRAMES + 1024;
 const REGISTER_BYTES = 128;
 
-/** Entries of every libOS: 0 is `main`, its own begin at OWN_ENTRIES. */
-const FAULT = 1;
-const BEGIN = 2;
-const END = 3;
-export const OWN_ENTRIES = 4;
+/** Entries of every libOS: `main`, a handler of each upcall, and from OWN_ENTRIES on its own. */
+const entryOf = (kind: number): number => 1 + kind;
+export const OWN_ENTRIES = 1 + UPCALL_KINDS;
 
 export abstract class LibOS {
   readonly port: UserPort;
@@ -49,6 +50,10 @@ export abstract class LibOS {
   *onSliceEnd(): Op<void> {
     yield* this.sys.yieldTo(-1);
   }
+  /** `wanted` pages are to be freed within `cycles`; which, is ours to choose. */
+  *onRevoke(_wanted: number, _cycles: number): Op<void> {}
+  /** Pages were taken by force, `losses` so far: the loss table says which, and where they went. */
+  *onRepossessed(_losses: number): Op<void> {}
 
   /** Own environment id, from the first argument of whatever entry it was started at. */
   self = 0;
@@ -61,14 +66,57 @@ export abstract class LibOS {
   /** Switches upcalls of faults on; they were off until now. */
   *catchFaults(): Op<void> {
     yield* this.port.store(FRAMES, 0);
-    yield* this.sys.upcallSet(Upcall.fault, FAULT, FRAMES);
+    yield* this.sys.upcallSet(Upcall.fault, entryOf(Upcall.fault), FRAMES);
   }
 
   *catchSlices(): Op<void> {
-    yield* this.port.store(BEGIN_MASK, 0);
-    yield* this.port.store(END_MASK, 0);
-    yield* this.sys.upcallSet(Upcall.sliceBegin, BEGIN, BEGIN_MASK);
-    yield* this.sys.upcallSet(Upcall.sliceEnd, END, END_MASK);
+    yield* this.#catch(Upcall.sliceBegin);
+    yield* this.#catch(Upcall.sliceEnd);
+  }
+
+  *catchRevocation(): Op<void> {
+    yield* this.#catch(Upcall.revoke);
+    yield* this.#catch(Upcall.repossessed);
+  }
+
+  *#catch(kind: number): Op<void> {
+    yield* this.port.store(maskOf(kind), 0);
+    yield* this.sys.upcallSet(kind, entryOf(kind), maskOf(kind));
+  }
+
+  /**
+   * Runs `body` as a critical section: a slice that ends within it is given up when the last
+   * section is left, instead of in the middle. No lock is taken and nobody is asked: two words of
+   * our own memory are written. It defers and does not mask. Who is not out by the end of the grace
+   * period is preempted all the same, and forfeits a turn. For one hart, and for state that no
+   * other environment shares. Needs `catchSlices`. Xok: critical sections.
+   */
+  *critical<T>(body: () => Op<T>): Op<T> {
+    const { port } = this;
+    const depth = yield* port.load(CRITICAL);
+    yield* port.store(CRITICAL, depth + 1);
+    try {
+      return yield* body();
+    } finally {
+      yield* port.store(CRITICAL, depth);
+      if (depth === 0 && (yield* port.load(INTERRUPTED)) !== 0) yield* this.#endSlice();
+    }
+  }
+
+  *#endSlice(): Op<void> {
+    yield* this.port.store(INTERRUPTED, 0);
+    yield* this.onSliceEnd();
+  }
+
+  *#deferred(): Op<void> {
+    if ((yield* this.port.load(CRITICAL)) === 0) yield* this.#endSlice();
+    else yield* this.port.store(INTERRUPTED, 1);
+  }
+
+  /** What was deferred in an earlier slice has been overtaken. */
+  *#begun(): Op<void> {
+    yield* this.port.store(INTERRUPTED, 0);
+    yield* this.onSliceBegin();
   }
 
   /** Every entry as the kernel starts it: own id first, handlers between saving and restoring. */
@@ -96,16 +144,18 @@ export abstract class LibOS {
       });
       yield* port.store(FRAMES, standing - 1);
     };
-    const slice = (mask: number, handler: () => Op<void>): Entry =>
-      function* (): Op<void> {
-        yield* saved(FAULT_FRAMES + 1, handler);
-        yield* port.store(mask, 0);
+    const masked = (kind: number, handler: (...args: number[]) => Op<void>): Entry =>
+      function* (...args): Op<void> {
+        yield* saved(FAULT_FRAMES + kind, () => handler(...args));
+        yield* port.store(maskOf(kind), 0);
       };
     return [
       started((...args) => this.main(...args)),
       fault,
-      slice(BEGIN_MASK, () => this.onSliceBegin()),
-      slice(END_MASK, () => this.onSliceEnd()),
+      masked(Upcall.sliceBegin, () => this.#begun()),
+      masked(Upcall.sliceEnd, () => this.#deferred()),
+      masked(Upcall.revoke, (wanted = 0, cycles = 0) => this.onRevoke(wanted, cycles)),
+      masked(Upcall.repossessed, (losses = 0) => this.onRepossessed(losses)),
       ...this.entries().map(started),
     ];
   }

@@ -41,15 +41,25 @@ export class Syscalls {
   yieldTo(env: number): Op<CallResult> {
     return this.port.call(Call.yield, env);
   }
-  /** Waits until the event count differs from `seen`. */
-  sleep(seen: number): Op<CallResult> {
-    return this.port.call(Call.sleep, seen);
+  /**
+   * Waits until the event count differs from `seen`, `cycles` have passed (-1: for ever), or the
+   * predicate of `terms` terms at `address` holds. Result registers 1 and 2 say why.
+   */
+  sleep(seen: number, cycles = -1, address = 0, terms = 0): Op<CallResult> {
+    return this.port.call(Call.sleep, seen, cycles, address, terms);
   }
   notify(env: number, slot: number): Op<CallResult> {
     return this.port.call(Call.notify, env, slot);
   }
-  envCreate(index: number, root: number, slot: number, name: Name, patron: number): Op<CallResult> {
-    return this.port.call(Call.envCreate, index, root, slot, name.a, name.b, patron);
+  envCreate(
+    index: number,
+    root: number,
+    slot: number,
+    name: Name,
+    patron: number,
+    account = -1,
+  ): Op<CallResult> {
+    return this.port.call(Call.envCreate, index, root, slot, name.a, name.b, patron, account);
   }
   envStart(
     env: number,
@@ -59,6 +69,9 @@ export class Syscalls {
     slot: number,
   ): Op<CallResult> {
     return this.port.call(Call.envStart, env, image, entry, args[0], args[1], slot);
+  }
+  envSuspend(env: number, slot: number, suspended: 0 | 1): Op<CallResult> {
+    return this.port.call(Call.envSuspend, env, slot, suspended);
   }
   envDestroy(env: number, slot: number, exitStatus: number): Op<CallResult> {
     return this.port.call(Call.envDestroy, env, slot, exitStatus);
@@ -109,14 +122,57 @@ export class Syscalls {
   pageUnmap(table: number, index: number, count: number, envSlot: number): Op<CallResult> {
     return this.port.call(Call.pageUnmap, table, index, count, envSlot);
   }
-  pageProtect(table: number, index: number, flags: number, envSlot: number): Op<CallResult> {
-    return this.port.call(Call.pageProtect, table, index, flags, envSlot);
+  pageProtect(
+    table: number,
+    index: number,
+    count: number,
+    flags: number,
+    envSlot: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.pageProtect, table, index, count, flags, envSlot);
+  }
+  /** Maps `count` pages whose words (page | access entry << 28) stand at `list`. */
+  pageMapList(
+    table: number,
+    index: number,
+    count: number,
+    list: number,
+    slot: number,
+    flags: number,
+    envSlot: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.pageMapList, table, index, count, list, slot, flags, envSlot);
+  }
+  pageCopy(
+    to: number,
+    toSlot: number,
+    toEntry: number,
+    from: number,
+    fromSlot: number,
+    fromEntry: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.pageCopy, to, toSlot, toEntry, from, fromSlot, fromEntry);
+  }
+  pageLimit(page: number, slot: number, leaves: number, writers: number): Op<CallResult> {
+    return this.port.call(Call.pageLimit, page, slot, leaves, writers);
+  }
+  pageKeep(page: number, slot: number, keep: 0 | 1): Op<CallResult> {
+    return this.port.call(Call.pageKeep, page, slot, keep);
+  }
+  pageSweep(page: number): Op<CallResult> {
+    return this.port.call(Call.pageSweep, page);
   }
   capForge(env: number, there: number, here: number, name: Name, rights: number): Op<CallResult> {
     return this.port.call(Call.capForge, env, there, here, name.a, name.b, rights);
   }
-  capDrop(slot: number): Op<CallResult> {
-    return this.port.call(Call.capDrop, slot);
+  capDrop(env: number, there: number, here: number): Op<CallResult> {
+    return this.port.call(Call.capDrop, env, there, here);
+  }
+  capOffer(env: number, slot: number, name: Name, rights: number): Op<CallResult> {
+    return this.port.call(Call.capOffer, env, slot, name.a, name.b, rights);
+  }
+  capAcquire(env: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.capAcquire, env, slot);
   }
   sliceAllocate(position: number, env: number, slot: number): Op<CallResult> {
     return this.port.call(Call.sliceAllocate, position, env, slot);
@@ -133,6 +189,10 @@ export class Syscalls {
   ipcReplyWait(env: number, words: readonly number[], grant: Grant | null = null): Op<Message> {
     return this.#message(Call.ipcReplyWait, env, words, grant);
   }
+  /** Tells `env`, which waits for a message, and gives it the rest of the slice; does not wait. */
+  ipcSend(env: number, words: readonly number[], grant: Grant | null = null): Op<Message> {
+    return this.#message(Call.ipcSend, env, words, grant);
+  }
   extentSplit(
     extent: number,
     slot: number,
@@ -141,6 +201,48 @@ export class Syscalls {
     name: Name,
   ): Op<CallResult> {
     return this.port.call(Call.extentSplit, extent, slot, fresh, blocks, name.a, name.b);
+  }
+  extentJoin(extent: number, slot: number, neighbour: number): Op<CallResult> {
+    return this.port.call(Call.extentJoin, extent, slot, neighbour);
+  }
+  saveBlock(place: number, extent: number, slot: number, block: number): Op<CallResult> {
+    return this.port.call(Call.saveBlock, place, extent, slot, block);
+  }
+  accountCreate(
+    account: number,
+    parent: number,
+    slot: number,
+    name: Name,
+    minimum: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.accountCreate, account, parent, slot, name.a, name.b, minimum);
+  }
+  accountMove(
+    from: number,
+    to: number,
+    slot: number,
+    resource: number,
+    amount: number,
+  ): Op<CallResult> {
+    return this.port.call(Call.accountMove, from, to, slot, resource, amount);
+  }
+  accountClose(account: number, slot: number): Op<CallResult> {
+    return this.port.call(Call.accountClose, account, slot);
+  }
+  /** Asks `account` for `count` pages of the range within `cycles`, in favour of `taker`. */
+  revoke(
+    account: number,
+    slot: number,
+    taker: number,
+    range: { readonly first: number; readonly pages: number },
+    count: number,
+    cycles: number,
+  ): Op<CallResult> {
+    const { first, pages } = range;
+    return this.port.call(Call.revoke, account, slot, taker, first, pages, count, cycles);
+  }
+  repossess(account: number, slot: number, page: number): Op<CallResult> {
+    return this.port.call(Call.repossess, account, slot, page);
   }
   diskRequest(
     extent: number,

@@ -271,6 +271,9 @@ export class Hart implements UserMmu {
 
   // ---- a supervisor's own accesses --------------------------------------------------------------
 
+  /** Counted references of supervisors so far, never taken back: see Machine.references. */
+  references = 0;
+
   /** Host address of supervisor-physical `pa`, or -1 on a second-stage fault. */
   supervisorAddress(pa: number, write: boolean): number {
     const regime = this.#regime;
@@ -312,6 +315,7 @@ export class Hart implements UserMmu {
   }
 
   countReference(why: Charge): void {
+    this.references++;
     this.counters.add(E.supervisorReferences, 1);
     this.charge(why, this.#access);
   }

@@ -123,6 +123,8 @@ export interface Machine {
   now(): Tick;
   /** To whom counters are attributed from now on (root supervisor only; else no effect). */
   attribute(owner: number): void;
+  /** Counted loads and stores of this supervisor so far: an instrument, for asserting bounds. */
+  references(): number;
   /** Charges `instructions` of computation that no counted access stands for. */
   work(instructions: number): void;
 

@@ -266,6 +266,10 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.hart.attribute(owner, this.hart.counters.layer);
   }
 
+  references(): number {
+    return this.hart.references;
+  }
+
   work(instructions: number): void {
     this.hart.charge('work', instructions);
   }

@@ -6,9 +6,18 @@
  *
  * Mazieres and Kaashoek, "Secure Applications Need Flexible Operating Systems", HotOS 1997.
  */
-import { Env, GRANT, Status, WRITE, ALL_RIGHTS } from '../abi.ts';
+import { ALL_RIGHTS, Env, EnvState, GRANT, PageKind, Status, WRITE } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { CAP_VALID, isEntry, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
+import {
+  CAP_GOING,
+  CAP_VALID,
+  isEntry,
+  isSlot,
+  isWord,
+  pageNamed,
+  Private,
+  type State,
+} from './state.ts';
 
 const NAME_MAX = 7; // bytes
 const COMPARE = 4; // instructions of one prefix comparison of two-word names
@@ -128,27 +137,82 @@ export function capForge(state: State, caller: number, claim: Claims): Answer {
 }
 
 /**
- * capDrop(slot): empties a slot of the caller that justifies no leaf.
+ * capDrop(env, slot there, slot here): empties a slot of `env`, the caller or an environment under
+ * its authority, that justifies no leaf: how a capability is taken back by name.
  *
- * @refuses badArgument 0 (not a slot); noCapability 0 (the slot is empty); busy 0 (it justifies
- *   leaves, or is the window's)
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); badArgument 2 (not a
+ *   slot); noCapability 0 (the environment is another and slot here is empty); notPermitted 0 (slot
+ *   here does not dominate its guard with WRITE); noCapability 1 (the slot is empty); busy 1 (it
+ *   justifies leaves, or is the window's)
  */
 export function capDrop(state: State, caller: number, claim: Claims): Answer {
-  const slot = claim(0);
-  if (!isSlot(slot)) return refuse(Status.badArgument, 0);
+  const [id, slot, here] = [claim(0), claim(1), claim(2)];
+  const env = state.row(id);
+  if (env < 0) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  if (!isSlot(here)) return refuse(Status.badArgument, 2);
+  const may = checkEnv(state, caller, here, env);
+  if (may !== Status.ok) return refuse(may, 0);
   const { secret } = state;
-  if ((secret.get(caller, state.cap(slot, 2)) & CAP_VALID) === 0) {
-    return refuse(Status.noCapability, 0);
+  if ((secret.get(env, state.cap(slot, 2)) & CAP_VALID) === 0) {
+    return refuse(Status.noCapability, 1);
   }
-  if (secret.get(caller, state.cap(slot, 3)) !== 0) return refuse(Status.busy, 0);
-  if (
-    secret.get(caller, Private.windowTable) !== 0 &&
-    secret.get(caller, Private.windowSlot) === slot
-  ) {
-    return refuse(Status.busy, 0);
+  if (secret.get(env, state.cap(slot, 3)) !== 0) return refuse(Status.busy, 1);
+  const window = secret.get(env, Private.windowTable) !== 0;
+  if (window && secret.get(env, Private.windowSlot) === slot) return refuse(Status.busy, 1);
+
+  secret.put(env, state.cap(slot, 2), 0);
+  return ok();
+}
+
+/**
+ * capOffer(env, slot, name a, name b, rights): offers `env` a capability that the one in `slot`
+ * dominates. One offer stands at a time; another replaces it, and it lasts until it is acquired.
+ *
+ * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); badArgument 2 (the
+ *   two words are not a name); badArgument 4 (not a set of rights); noCapability 1 (the slot is
+ *   empty); notPermitted 1 (it does not dominate the name with the rights and GRANT)
+ * @source Xok: acquire takes what a granter has offered, and is dominated by the granter's own.
+ */
+export function capOffer(state: State, caller: number, claim: Claims): Answer {
+  const [id, slot, a, b, rights] = [0, 1, 2, 3, 4].map(claim) as Five;
+  if (state.row(id) < 0) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  if (!isName(a, b)) return refuse(Status.badArgument, 2);
+  if (!isRights(rights)) return refuse(Status.badArgument, 4);
+  const may = check(state, caller, slot, a, b, rights | GRANT);
+  if (may !== Status.ok) return refuse(may, 1);
+
+  state.secret.put(caller, Private.offerTo, id);
+  [a, b, rights].forEach((word, n) => {
+    state.secret.put(caller, Private.offer + n, word);
+  });
+  return ok();
+}
+
+/**
+ * capAcquire(env, slot): takes the capability that `env` offers to the caller into an empty slot.
+ * Nobody fills another's slots unasked.
+ *
+ * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot); absent 0
+ *   (it offers the caller nothing); occupied 1 (the slot is filled)
+ * @source Xok, self_acquire.
+ */
+export function capAcquire(state: State, caller: number, claim: Claims): Answer {
+  const [granter, slot] = [state.row(claim(0)), claim(1)];
+  if (granter < 0 || state.stateOf(granter) === EnvState.zombie) {
+    return refuse(Status.badEnvironment, 0);
+  }
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  const { secret } = state;
+  if (secret.get(granter, Private.offerTo) !== state.id(caller)) return refuse(Status.absent, 0);
+  if ((secret.get(caller, state.cap(slot, 2)) & CAP_VALID) !== 0) {
+    return refuse(Status.occupied, 1);
   }
 
-  secret.put(caller, state.cap(slot, 2), 0);
+  const word = (n: number): number => secret.get(granter, Private.offer + n);
+  putCap(state, caller, slot, word(0), word(1), word(2));
+  secret.put(granter, Private.offerTo, 0);
   return ok();
 }
 
@@ -163,44 +227,22 @@ export function capDrop(state: State, caller: number, claim: Claims): Answer {
  * @source Mazieres and Kaashoek (HotOS 1997): hierarchical names.
  */
 export function accessAdd(state: State, caller: number, claim: Claims): Answer {
-  const [page, slot, entry, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const [name, slot, entry, a, b, rights] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const page = pageNamed(state, name);
   const owned = checkOwned(state, caller, page, slot);
   if (owned.status !== Status.ok) return owned;
   if (!isEntry(entry)) return refuse(Status.badArgument, 2);
   if (!isName(a, b)) return refuse(Status.badArgument, 3);
   if (!isRights(rights)) return refuse(Status.badArgument, 5);
-  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) !== 0) {
-    return refuse(Status.occupied, 2);
-  }
+  if (isTaken(state, page, entry)) return refuse(Status.occupied, 2);
 
   putEntry(state, page, entry, a, b, rights);
   return ok();
 }
 
-/**
- * accessRemove(page, slot, entry): empties access entry `entry`, which justifies no leaf and no
- * device request: while the page is pinned the request may be by this entry. Entry 0 says whose the
- * page is and goes with the page alone.
- *
- * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a
- *   slot); noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry
- *   0 with GRANT); badArgument 2 (not an access entry, or entry 0); absent 2 (the access entry
- *   is empty); busy 2 (it justifies leaves, or the page has pins)
- */
-export function accessRemove(state: State, caller: number, claim: Claims): Answer {
-  const [page, slot, entry] = [0, 1, 2].map(claim) as Six;
-  const owned = checkOwned(state, caller, page, slot);
-  if (owned.status !== Status.ok) return owned;
-  if (!isEntry(entry) || entry === 0) return refuse(Status.badArgument, 2);
-  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) === 0) {
-    return refuse(Status.absent, 2);
-  }
-  if (state.page.get(page, state.access(entry, 3)) !== 0) return refuse(Status.busy, 2);
-  if (state.page.get(page, PageRecord.pins) !== 0) return refuse(Status.busy, 2);
-
-  state.page.put(page, state.access(entry, 2), 0);
-  return ok();
-}
+/** Whether an access entry is filled, or was and still reaches something. */
+export const isTaken = (state: State, page: number, entry: number): boolean =>
+  (state.page.get(page, state.access(entry, 2)) & (CAP_VALID | CAP_GOING)) !== 0;
 
 /** Writes an access entry with no leaves. */
 export function putEntry(
@@ -217,21 +259,16 @@ export function putEntry(
   state.page.put(page, state.access(entry, 3), 0);
 }
 
-/** Arguments 0 and 1 name a user page and a slot that answers for it (GRANT by entry 0). */
+/** `page`, argument 0, is a user page, and argument 1 a slot that answers for it (GRANT, entry 0). */
 export function checkOwned(state: State, caller: number, page: number, slot: number): Answer {
-  if (!isUserPage(state, page)) {
-    return refuse(isWord(page) && inRange(state, page) ? Status.wrongKind : Status.badArgument, 0);
-  }
+  if (page < 0) return refuse(Status.badArgument, 0);
+  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
   const may = checkPage(state, caller, slot, page, 0, GRANT);
   return may === Status.ok ? ok() : refuse(may, 1);
 }
 
-const USER = 1; // PageKind.user
-const inRange = (state: State, n: number): boolean =>
-  Number.isInteger(n) && n >= 0 && n < state.machine.pages;
-export const isUserPage = (state: State, n: number): boolean =>
-  inRange(state, n) && state.kind(n) === USER;
 export const isRights = (n: number): boolean => Number.isInteger(n) && n >= 1 && n <= ALL_RIGHTS;
 
+type Five = [number, number, number, number, number];
 type Six = [number, number, number, number, number, number];

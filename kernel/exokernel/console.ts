@@ -1,5 +1,6 @@
 /** The console: bytes out, on the channel of the caller's account. */
-import { CONSOLE_MAX, Env, Status } from '../abi.ts';
+import { Account, CONSOLE_MAX, Status } from '../abi.ts';
+import { payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { isWord, type State } from './state.ts';
 
@@ -17,6 +18,6 @@ export function consoleWrite(state: State, caller: number, claim: Claims): Answe
   const copy = state.machine.readUser(address, bytes);
   if (copy === null) return refuse(Status.badAddress, 0);
 
-  state.machine.console(state.env.get(caller, Env.account), copy);
+  state.machine.console(state.account.get(payer(state, caller), Account.tenant), copy);
   return ok(bytes);
 }

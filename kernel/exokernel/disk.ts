@@ -1,92 +1,44 @@
 /**
- * The disk: extents of blocks by physical name, each guarded by a name; asynchronous transfers
- * between them and pages that the caller may use. Every page of a request is checked and pinned
- * before it is queued, and the kernel only queues. A completion is told by exposed counters and an
- * event. Xok (SOSP 1997), "disk_request"; pinning against use of a freed page by a device.
+ * The disk: asynchronous transfers between extents and pages that the caller may use. Every page of
+ * a request is checked and pinned before it is queued, and the kernel only queues. A completion is
+ * told by exposed counters and an event. Xok (SOSP 1997), "disk_request"; pinning against use of a
+ * freed page by a device.
  */
 import {
-  ALL_RIGHTS,
+  Account,
   DISK_BLOCKS_MAX,
   DISK_FLUSH,
-  DISK_FORCE,
   DISK_WRITE,
   Env,
   EnvState,
-  Info,
+  Extent,
+  Loss,
+  LOSSES,
   PageKind,
+  Queued,
   READ,
+  Resource,
+  SAVE_WORDS,
   Status,
   WRITE,
 } from '../abi.ts';
+import { assert } from '../../machine/assert.ts';
+import { checkAccount, hasRoom, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { check, checkPage, isName } from './capabilities.ts';
-import { pin } from './pages.ts';
+import { checkPage } from './capabilities.ts';
+import { checkExtent, tableDone } from './extents.ts';
 import { post } from './life.ts';
-import { DISK_TAGS, Extent, isEntry, isPage, isSlot, isWord, type State, Tag } from './state.ts';
-
-const isExtent = (state: State, n: number): boolean =>
-  Number.isInteger(n) && n >= 0 && n < state.config.extents;
-
-/** Status 0 if `slot` of `caller` dominates the guard of a valid extent with `rights`. */
-function checkExtent(
-  state: State,
-  caller: number,
-  extent: number,
-  slot: number,
-  rights: number,
-): number {
-  if (state.extent.get(extent, Extent.valid) === 0) return Status.absent;
-  const a = state.extent.get(extent, Extent.nameA);
-  const b = state.extent.get(extent, Extent.nameB);
-  return check(state, caller, slot, a, b, rights);
-}
-
-/**
- * extentSplit(extent, slot, new extent, blocks, name a, name b): cuts the last `blocks` blocks off
- * an extent and makes them `new extent`, a free row, guarded by the given name. The value is its
- * first block. Extents cannot overlap: they only ever split.
- *
- * @refuses badArgument 0 (not a row); badArgument 1 (not a slot); badArgument 2 (not a row);
- *   badArgument 3 (below 1); badArgument 4 (the two words are not a name); absent 0 (no such
- *   extent); noCapability 1 (the slot is empty); notPermitted 1 (it does not dominate the guard
- *   with all rights); notPermitted 4 (the slot does not dominate the new name); notFree 2 (the
- *   row is taken); tooMany 3 (as many as the extent has, or more)
- */
-export function extentSplit(state: State, caller: number, claim: Claims): Answer {
-  const [extent, slot, fresh, blocks, a, b] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
-  if (!isExtent(state, extent)) return refuse(Status.badArgument, 0);
-  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
-  if (!isExtent(state, fresh)) return refuse(Status.badArgument, 2);
-  if (!Number.isInteger(blocks) || blocks < 1) return refuse(Status.badArgument, 3);
-  if (!isName(a, b)) return refuse(Status.badArgument, 4);
-  const may = checkExtent(state, caller, extent, slot, ALL_RIGHTS);
-  if (may !== Status.ok) return refuse(may, may === Status.absent ? 0 : 1);
-  const under = check(state, caller, slot, a, b, ALL_RIGHTS);
-  if (under !== Status.ok) return refuse(under, 4);
-  if (state.extent.get(fresh, Extent.valid) !== 0) return refuse(Status.notFree, 2);
-  const count = state.extent.get(extent, Extent.count);
-  if (blocks >= count) return refuse(Status.tooMany, 3);
-
-  const first = state.extent.get(extent, Extent.first) + count - blocks;
-  state.extent.put(extent, Extent.count, count - blocks);
-  putExtent(state, fresh, first, blocks, a, b);
-  return ok(first);
-}
-
-export function putExtent(
-  state: State,
-  extent: number,
-  first: number,
-  count: number,
-  a: number,
-  b: number,
-): void {
-  state.extent.put(extent, Extent.first, first);
-  state.extent.put(extent, Extent.count, count);
-  state.extent.put(extent, Extent.nameA, a);
-  state.extent.put(extent, Extent.nameB, b);
-  state.extent.put(extent, Extent.valid, 1);
-}
+import { freeTag, KERNEL, release, submit, TABLE_TAG } from './requests.ts';
+import { interrupted } from './slices.ts';
+import {
+  extentNamed,
+  isEntry,
+  isSlot,
+  isWord,
+  pageNamed,
+  REQUESTS_MAX,
+  type State,
+} from './state.ts';
 
 /**
  * diskRequest(extent, slot, block, count, list address, page slot, flags): queues a transfer of
@@ -94,21 +46,21 @@ export function putExtent(
  * block: page | access entry << 28, each checked by `page slot`. The value is the request's number:
  * it is complete when the caller's diskDone has reached it.
  *
- * @refuses badArgument 0 (not a row); badArgument 1 (not a slot); badArgument 6 (not a set of
- *   flags); badArgument 2 (negative); badArgument 3 (below 1; of a flush, below 0); tooMany 3
+ * @refuses badArgument 0 (not a row, or stale); badArgument 1 (not a slot); badArgument 6 (not a set
+ *   of flags); badArgument 2 (negative); badArgument 3 (below 1; of a flush, below 0); tooMany 3
  *   (more than 32; of a flush, than 0); absent 0 (no such extent); noCapability 1 (the slot is
  *   empty); notPermitted 1 (it does not dominate the guard, or lacks a right); badArgument 2
  *   (past the end of the extent); badArgument 5 (not a slot); badAddress 4 (the list cannot be
  *   read); badArgument 4 (a word of it names no page or no entry); wrongKind 4 (not a user
  *   page); absent 4 (the access entry is empty); notPermitted 5 (the access entry lacks a
  *   right); noCapability 5 (the slot is empty); notPermitted 5 (the slot lacks a right or does
- *   not dominate the entry); full 0 (no request more)
+ *   not dominate the entry); full 0 (the account has no request left)
  * @source Xok (SOSP 1997), "disk_request".
  */
 export function diskRequest(state: State, caller: number, claim: Claims): Answer {
-  const [extent, slot, block, count] = [claim(0), claim(1), claim(2), claim(3)];
+  const [extent, slot, block, count] = [extentNamed(state, claim(0)), claim(1), claim(2), claim(3)];
   const [list, pageSlot, flags] = [claim(4), claim(5), claim(6)];
-  if (!isExtent(state, extent)) return refuse(Status.badArgument, 0);
+  if (extent < 0) return refuse(Status.badArgument, 0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
   if (!Number.isInteger(flags) || flags < 0 || flags > 7) return refuse(Status.badArgument, 6);
   const flush = (flags & DISK_FLUSH) !== 0;
@@ -121,22 +73,14 @@ export function diskRequest(state: State, caller: number, claim: Claims): Answer
   if (block + count > state.extent.get(extent, Extent.count)) return refuse(Status.badArgument, 2);
   const pages = flush ? [] : fetchList(state, caller, list, count, pageSlot, write);
   if (!Array.isArray(pages)) return pages;
-  const tag = freeTag(state);
-  if (tag < 0 || state.machine.disk.room() === 0) return refuse(Status.full, 0);
+  const account = payer(state, caller);
+  if (!hasRoom(state, account, Resource.requests)) return refuse(Status.full, 0);
 
+  const tag = freeTag(state, 0, REQUESTS_MAX);
+  assert(tag >= 0, 'disk: no more requests are allotted than there are rows');
   const first = state.extent.get(extent, Extent.first) + block;
-  pin(state, pages, 1);
-  state.tag.put(tag, Tag.env, state.id(caller));
-  state.tag.put(tag, Tag.count, pages.length);
-  pages.forEach((page, n) => {
-    state.tag.put(tag, Tag.pages + n, page);
-  });
-  state.setInfo(Info.diskQueued, state.info.get(0, Info.diskQueued) + 1);
-  state.setInfo(Info.diskArm, first);
-  const number = state.env.add(caller, Env.diskSubmitted, 1);
-  const force = (flags & DISK_FORCE) !== 0;
-  state.machine.disk.submit({ tag, write, block: first, pages, force, flush });
-  return ok(number);
+  submit(state, tag, { env: state.id(caller), account, extent, block: first, flags, pages });
+  return ok(state.env.add(caller, Env.diskSubmitted, 1));
 }
 
 /** The scatter list, fetched once: pages that the caller may use, or the refusal. */
@@ -154,42 +98,119 @@ function fetchList(
   for (let n = 0; n < count; n++) {
     const word = state.machine.loadUser(list + n * 4);
     if (word === null) return refuse(Status.badAddress, 4);
-    const page = word & 0x0fffffff;
+    const page = pageNamed(state, word & 0x0fffffff);
     const entry = word >>> 28;
-    if (!isPage(state, page) || !isEntry(entry)) return refuse(Status.badArgument, 4);
+    if (page < 0 || !isEntry(entry)) return refuse(Status.badArgument, 4);
     if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 4);
     // A device that reads the disk writes the page, and the other way round.
     const may = checkPage(state, caller, pageSlot, page, entry, write ? READ : WRITE);
     if (may !== Status.ok) return refuse(may, may === Status.absent ? 4 : 5);
-    pages.push(page);
+    pages.push(page | (entry << 28));
   }
   return pages;
 }
 
-function freeTag(state: State): number {
-  for (let tag = 0; tag < DISK_TAGS; tag++) {
-    if (state.tag.get(tag, Tag.env) === 0) return tag;
+/**
+ * saveBlock(place, extent, slot, block): the contents of a page that is repossessed from the
+ * caller's account go to `block` of the extent. The account's k-th loss, from 0, uses place k mod
+ * LOSSES, once; a place whose extent was split or joined since is not used. Extent -1 clears it.
+ * Any page of the account may be saved there, so the slot must stand for the account.
+ *
+ * @refuses badArgument 0 (not a place); badArgument 1 (neither -1 nor a row, or stale);
+ *   badArgument 2 (not a slot); badArgument 3 (negative); noCapability 2 (the slot is empty);
+ *   notPermitted 2 (it does not dominate the account's name with READ and WRITE); absent 1 (no such
+ *   extent); notPermitted 2 (it does not dominate the guard); badArgument 3 (past the end of the
+ *   extent)
+ * @source Engler et al. (SOSP 1995), section 3.5: the vector is pre-loaded with disk blocks.
+ */
+export function saveBlock(state: State, caller: number, claim: Claims): Answer {
+  const [place, clear, slot, block] = [claim(0), claim(1) === -1, claim(2), claim(3)];
+  const extent = clear ? -1 : extentNamed(state, claim(1));
+  if (!Number.isInteger(place) || place < 0 || place >= LOSSES) {
+    return refuse(Status.badArgument, 0);
   }
-  return -1;
+  if (!clear && extent < 0) return refuse(Status.badArgument, 1);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 2);
+  if (!Number.isInteger(block) || block < 0) return refuse(Status.badArgument, 3);
+  const account = payer(state, caller);
+  const may = checkAccount(state, caller, slot, account, READ | WRITE);
+  if (may !== Status.ok) return refuse(may, 2);
+  if (!clear) {
+    const there = checkExtent(state, caller, extent, slot, READ | WRITE);
+    if (there !== Status.ok) return refuse(there, there === Status.absent ? 1 : 2);
+    if (block >= state.extent.get(extent, Extent.count)) return refuse(Status.badArgument, 3);
+  }
+
+  const generation = clear ? 0 : state.extent.get(extent, Extent.generation);
+  [extent + 1, generation, block].forEach((word, n) => {
+    state.loss.put(account, Loss.saves + place * SAVE_WORDS + n, word);
+  });
+  return ok();
 }
 
-/** An external interrupt: takes every completion, unpins its pages, tells its owner. */
-export function completions(state: State): void {
+/** Column of the place for the account's next loss; -1 if nothing stands there that can be used. */
+function nextSave(state: State, account: number): number {
+  const losses = state.account.get(account, Account.losses) >>> 0;
+  const at = Loss.saves + (losses % LOSSES) * SAVE_WORDS;
+  const extent = state.loss.get(account, at) - 1;
+  if (extent < 0 || state.extent.get(extent, Extent.valid) === 0) return -1;
+  const generation = state.extent.get(extent, Extent.generation);
+  return state.loss.get(account, at + 1) === generation ? at : -1;
+}
+
+const freeSave = (state: State): number => freeTag(state, REQUESTS_MAX, TABLE_TAG);
+
+/** Whether the account's next loss can be saved now, or is not to be saved at all. */
+export const saveReady = (state: State, account: number): boolean =>
+  nextSave(state, account) < 0 || freeSave(state) >= 0;
+
+/** Queues the saving of `page`, the account's next loss. Returns disk block + 1; 0: not saved. */
+export function submitSave(state: State, account: number, page: number): number {
+  const at = nextSave(state, account);
+  if (at < 0) return 0;
+  const extent = state.loss.get(account, at) - 1;
+  const block = state.extent.get(extent, Extent.first) + state.loss.get(account, at + 2);
+  state.loss.put(account, at, 0);
+  const pages = [page];
+  const flags = DISK_WRITE;
+  submit(state, freeSave(state), { env: KERNEL, account, extent, block, flags, pages });
+  return block + 1;
+}
+
+/** The disk failed to save a page: the loss table does not say any more that it did. */
+function unsaved(state: State, tag: number): void {
+  const account = state.queue.get(tag, Queued.account);
+  const block = state.queue.get(tag, Queued.block);
+  for (let n = 0; n < LOSSES; n++) {
+    const at = Loss.ring + n * 2 + 1;
+    if (state.loss.get(account, at) === block + 1) state.loss.put(account, at, 0);
+  }
+}
+
+/**
+ * An external interrupt: takes every completion, unpins its pages, tells its owner. True: the
+ * extents stand now, and boot goes on.
+ * @param since when the trap came
+ */
+export function completions(state: State, since: number): boolean {
   const { disk } = state.machine;
+  let [booted, from] = [false, since];
   for (let done = disk.complete(); done !== null; done = disk.complete()) {
     const { tag, ok: worked } = done;
-    const count = state.tag.get(tag, Tag.count);
-    const pages = [];
-    for (let n = 0; n < count; n++) pages.push(state.tag.get(tag, Tag.pages + n));
-    pin(state, pages, -1);
-    const env = state.row(state.tag.get(tag, Tag.env));
-    state.tag.put(tag, Tag.env, 0);
-    state.setInfo(Info.diskQueued, state.info.get(0, Info.diskQueued) - 1);
-    if (env < 0) continue;
-    state.env.add(env, Env.diskDone, 1);
-    if (!worked) state.env.add(env, Env.diskFailed, 1);
-    if (state.stateOf(env) !== EnvState.zombie) post(state, env);
+    const id = state.queue.get(tag, Queued.env);
+    const position = state.queue.get(tag, Queued.position) - 1;
+    release(state, tag);
+    if (tag === TABLE_TAG) booted = tableDone(state, worked) || booted;
+    else if (id === KERNEL && !worked) unsaved(state, tag);
+    const env = state.row(id);
+    if (env > 0) tellDone(state, env, worked);
+    from = interrupted(state, from, position);
   }
+  return booted;
 }
 
-type Six = [number, number, number, number, number, number];
+function tellDone(state: State, env: number, worked: boolean): void {
+  state.env.add(env, Env.diskDone, 1);
+  if (!worked) state.env.add(env, Env.diskFailed, 1);
+  if (state.stateOf(env) !== EnvState.zombie) post(state, env);
+}

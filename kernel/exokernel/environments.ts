@@ -3,31 +3,47 @@
  * Death takes constant time, because a trap can kill: a zombie is reaped afterwards, by name, by
  * anyone who dominates its guard. Ids carry a generation, so a stale name is refused.
  */
-import { ALL_RIGHTS, CAP_SLOTS, Env, envId, EnvState, Status } from '../abi.ts';
+import {
+  Account,
+  ALL_RIGHTS,
+  CAP_SLOTS,
+  Env,
+  envId,
+  EnvState,
+  Resource,
+  Status,
+  WRITE,
+} from '../abi.ts';
+import { charge, checkAccount, covers, credit, hasRoom, isAccount, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { check, checkEnv, isName, putCap } from './capabilities.ts';
-import { checkRoot, makeRoot, unmakeTable } from './pages.ts';
-import { isQueued, kill, wake } from './life.ts';
-import { Cpu, isSlot, isWord, PageRecord, Private, type State } from './state.ts';
+import { checkRoot, makeRoot, paidFor, unmakeTable } from './tables.ts';
+import { kill, tellPatron, wake } from './life.ts';
+import { Cpu, isSlot, isWord, pageNamed, PageRecord, Private, type State } from './state.ts';
 
 /**
- * envCreate(index, root page, slot, name a, name b, patron): makes an environment in free row
+ * envCreate(index, root page, slot, name a, name b, patron, account): makes an environment in free row
  * `index` with user page `root page` as its root table and the given name, which the capability in
  * `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`, -1
  * for the caller, is notified whenever it becomes ready: the caller, its own patron, or an
- * environment whose guard `slot` dominates, for an event is what notify needs authority for. The
- * value is the new environment's id.
+ * environment whose guard `slot` dominates, for an event is what notify needs authority for. Its
+ * row and what it takes are charged to `account`, -1 for the caller's. The value is its id.
  *
  * @refuses badArgument 0 (not a row); notFree 0 (the row is taken); badArgument 2 (not a slot);
  *   badArgument 3 (the two words are not a name); badEnvironment 5 (no such environment);
  *   noCapability 2 (the slot is empty); notPermitted 2 (it does not dominate the name with all
  *   rights); notPermitted 5 (the patron is not the caller, nor its patron, nor dominated);
  *   badArgument 1 (not a page); wrongKind 1 (not a user page); notPermitted 2 (the slot does not
- *   dominate entry 0 of the page); busy 1 (the page has leaves, pins or further entries)
+ *   dominate entry 0 of the page); busy 1 (the page has leaves, pins or further entries,
+ *   or is asked for);
+ *   badArgument 6 (no such account); notPermitted 6 (another account, whose name the slot does not
+ *   dominate with WRITE); notPermitted 6 (the account's name does not dominate the given one);
+ *   notPermitted 1 (the name of the page's account does not dominate it); quota 6 (the account has no row left)
  * @source Hyperkernel (SOSP 2017): the caller names row and pages.
  */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
-  const [index, root, slot, a, b, patronId] = [0, 1, 2, 3, 4, 5].map(claim) as Six;
+  const [index, slot, a, b] = [claim(0), claim(2), claim(3), claim(4)];
+  const [root, patronId] = [pageNamed(state, claim(1)), claim(5)];
   if (!Number.isInteger(index) || index < 1 || index >= state.config.environments) {
     return refuse(Status.badArgument, 0);
   }
@@ -41,9 +57,18 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   if (!mayBePatron(state, caller, slot, patron)) return refuse(Status.notPermitted, 5);
   const fit = checkRoot(state, caller, root, slot, 1, 2);
   if (fit.status !== Status.ok) return fit;
+  const account = claim(6) === -1 ? payer(state, caller) : claim(6);
+  if (!isAccount(state, account)) return refuse(Status.badArgument, 6);
+  const own = account === payer(state, caller);
+  if (!own && checkAccount(state, caller, slot, account, WRITE) !== Status.ok) {
+    return refuse(Status.notPermitted, 6);
+  }
+  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 6);
+  if (!paidFor(state, root, a, b)) return refuse(Status.notPermitted, 1);
+  if (!hasRoom(state, account, Resource.environments)) return refuse(Status.quota, 6);
 
   makeRoot(state, root, index);
-  return ok(makeEnv(state, index, root, a, b, caller, patron));
+  return ok(makeEnv(state, index, root, a, b, caller, patron, account));
 }
 
 function mayBePatron(state: State, caller: number, slot: number, patron: number): boolean {
@@ -60,6 +85,7 @@ export function makeEnv(
   b: number,
   parent: number,
   patron: number,
+  account: number,
 ): number {
   const { env, secret } = state;
   const generation = (env.get(index, Env.generation) + 1) & 0x1ffff;
@@ -68,12 +94,16 @@ export function makeEnv(
   env.put(index, Env.parent, parent);
   env.put(index, Env.patron, patron === index ? envId(index, generation) : state.id(patron));
   env.put(index, Env.root, root);
-  env.put(index, Env.account, (a >>> 8) & 0xff);
+  env.put(index, Env.account, account);
+  charge(state, account, Resource.environments);
+  if (state.row(state.account.get(account, Account.holder)) < 0) {
+    state.account.put(account, Account.holder, envId(index, generation));
+  }
   env.put(index, Env.nameA, a);
   env.put(index, Env.nameB, b);
   env.put(index, Env.state, EnvState.made);
   for (let slot = 0; slot < CAP_SLOTS; slot++) secret.put(index, state.cap(slot, 2), 0);
-  for (let word = Private.saved; word <= Private.coalesced; word++) secret.put(index, word, 0);
+  for (let word = Private.saved; word <= Private.offerTo; word++) secret.put(index, word, 0);
   putCap(state, index, 0, a, b, ALL_RIGHTS);
   // The row's number is the ASID: what the previous holder cached must go.
   state.machine.fence(index);
@@ -122,6 +152,32 @@ export function startEnv(
 }
 
 /**
+ * envSuspend(env, slot, 0 | 1): with 1 the environment does not run until somebody resumes it with
+ * 0, wherever it stands; messages, events and completions still reach it. Who takes a tree of
+ * environments back suspends it first, or it would forge and allocate behind him.
+ *
+ * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot); badArgument 2
+ *   (not 0 or 1); noCapability 1 (the environment is another and the slot is empty); notPermitted 1
+ *   (the slot does not dominate its guard with WRITE)
+ */
+export function envSuspend(state: State, caller: number, claim: Claims): Answer {
+  const [env, slot, suspended] = [state.row(claim(0)), claim(1), claim(2)];
+  if (env < 0 || state.stateOf(env) === EnvState.zombie) return refuse(Status.badEnvironment, 0);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  if (suspended !== 0 && suspended !== 1) return refuse(Status.badArgument, 2);
+  const may = checkEnv(state, caller, slot, env);
+  if (may !== Status.ok) return refuse(may, 1);
+
+  state.env.put(env, Env.suspended, suspended);
+  if (suspended === 1 && env === caller) state.cpu.put(0, Cpu.current, 0);
+  const { cpu } = state;
+  if (suspended === 1 && cpu.get(0, Cpu.current) === env) cpu.put(0, Cpu.current, 0);
+  // Who schedules it must hear that it can run again.
+  if (suspended === 0 && state.stateOf(env) === EnvState.ready) tellPatron(state, env);
+  return ok();
+}
+
+/**
  * envDestroy(env, slot, exit status): the environment stops for ever and becomes a zombie. What it
  * owned stays until reaped by name. Destroying oneself does not return.
  *
@@ -145,13 +201,12 @@ export function envDestroy(state: State, caller: number, claim: Claims): Answer 
 
 /**
  * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
- * page again, by the access list that it had. A zombie that still stands in the queue of a living
- * callee stays until that has passed it over. Who waits for it learns from its stale id.
+ * page again, by the access list that it had. Who waits for it learns from its stale id.
  *
  * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); noCapability 1
  *   (the environment is another and the slot is empty); notPermitted 1 (the slot does not
  *   dominate its guard with WRITE); notReady 0 (it is not dead); busy 0 (its root has entries or
- *   views, requests are in flight, or a queue holds it)
+ *   views, or requests are in flight)
  */
 export function envReap(state: State, caller: number, claim: Claims): Answer {
   const [id, slot] = [claim(0), claim(1)];
@@ -167,14 +222,14 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   if (state.env.get(env, Env.diskSubmitted) !== state.env.get(env, Env.diskDone)) {
     return refuse(Status.busy, 0);
   }
-  if (isQueued(state, env)) return refuse(Status.busy, 0);
 
   // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
   if (state.cpu.get(0, Cpu.installed) === env) {
     state.machine.setAddressSpace({ root: state.root, asid: 0 });
     state.cpu.put(0, Cpu.installed, 0);
   }
-  unmakeTable(state, root, false, env);
+  unmakeTable(state, root, false);
+  credit(state, payer(state, env), Resource.environments);
   state.machine.fence(env);
   state.env.put(env, Env.state, EnvState.free);
   return ok();

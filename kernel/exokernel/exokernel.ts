@@ -9,17 +9,21 @@
 import { assert } from '../../machine/assert.ts';
 import { NEVER } from '../../machine/units.ts';
 import {
+  Account,
   ARITY,
   BATCH_MAX,
   Call,
   CALL_COUNT,
   ENV_PAGES,
+  Extent,
   Info,
   MAP_READ,
   MAP_WRITE,
+  type Name,
   packName,
   PAGE_PAGES,
   PageKind,
+  Resource,
   Start,
   Status,
 } from '../abi.ts';
@@ -27,32 +31,51 @@ import {
   Cause,
   type Context,
   type Machine,
-  type PteUpdate,
   type Supervisor,
   type Tenant,
+  TENANT_PAGES,
   type Trap,
   writeDirectMap,
 } from '../supervisor.ts';
-import { pte, PTE_U, PTE_V } from '../../machine/sv39.ts';
+import { pte, PTE_V } from '../../machine/sv39.ts';
 import { type Answer, type Claims, type KernelCall, ok, refuse } from './answer.ts';
-import { accessAdd, accessRemove, capDrop, capForge } from './capabilities.ts';
+import { accountClose, accountCreate, accountMove, allot, charge, putAccount } from './accounts.ts';
+import { REFERENCES } from './bounds.ts';
+import { accessAdd, capAcquire, capDrop, capForge, capOffer } from './capabilities.ts';
 import { consoleWrite } from './console.ts';
-import { completions, diskRequest, extentSplit, putExtent } from './disk.ts';
-import { envCreate, envDestroy, envReap, envStart, makeEnv, startEnv } from './environments.ts';
-import { kill } from './life.ts';
-import { ipcCall, ipcReplyWait, ipcWindow } from './ipc.ts';
+import { completions, diskRequest, saveBlock } from './disk.ts';
 import {
-  claimPage,
-  link,
-  makeRoot,
-  pageAllocate,
-  pageFree,
+  extentJoin,
+  extentSplit,
+  firstExtent,
+  readTable,
+  startExtents,
+  TABLE_BLOCKS,
+} from './extents.ts';
+import {
+  envCreate,
+  envDestroy,
+  envReap,
+  envStart,
+  envSuspend,
+  makeEnv,
+  startEnv,
+} from './environments.ts';
+import { kill } from './life.ts';
+import { ipcCall, ipcReplyWait, ipcSend, ipcWindow } from './ipc.ts';
+import { requestsOf } from './requests.ts';
+import { repossess, revoke } from './revocation.ts';
+import {
+  accessRemove,
+  bind,
   pageMap,
+  pageMapList,
   pageProtect,
+  pageSweep,
   pageUnmap,
-  tableCreate,
-  tableDestroy,
-} from './pages.ts';
+} from './bindings.ts';
+import { claimPage, pageAllocate, pageCopy, pageFree, pageKeep, pageLimit } from './pages.ts';
+import { makeRoot, tableCreate, tableDestroy } from './tables.ts';
 import {
   dispatch,
   leave,
@@ -63,10 +86,21 @@ import {
   tick,
   yieldTo,
 } from './slices.ts';
-import { Cpu, type ExokernelConfig, PageRecord, SLICE_MIN, SLICES_MAX, State } from './state.ts';
+import {
+  Cpu,
+  DISK_TAGS,
+  type ExokernelConfig,
+  EXTENTS_MAX,
+  PageRecord,
+  SLICE_MIN,
+  SLICES_MAX,
+  State,
+} from './state.ts';
 import { pushFault, upcallSet } from './upcalls.ts';
 
 const nullCall: KernelCall = () => ok();
+
+const nameOf = (tenant: Tenant, number: number): Name => packName(tenant.name ?? [number]);
 
 /** One function per call number. */
 const CALLS: readonly KernelCall[] = (() => {
@@ -101,6 +135,22 @@ const CALLS: readonly KernelCall[] = (() => {
     diskRequest,
     consoleWrite,
     batch: nullCall, // performed by the kernel itself: see #batch
+    capOffer,
+    capAcquire,
+    pageMapList,
+    pageCopy,
+    pageLimit,
+    pageKeep,
+    pageSweep,
+    envSuspend,
+    ipcSend,
+    extentJoin,
+    accountCreate,
+    accountMove,
+    accountClose,
+    revoke,
+    repossess,
+    saveBlock,
   };
   for (const [name, call] of Object.entries(named)) calls[Call[name as keyof typeof Call]] = call;
   assert(calls.length === CALL_COUNT, 'exokernel: each call number has its function');
@@ -119,6 +169,7 @@ export class Exokernel implements Supervisor {
     assert(config.slices >= 1 && config.slices <= SLICES_MAX, 'exokernel: 1 to 64 slices');
     assert(config.sliceCycles >= SLICE_MIN, 'exokernel: a slice is long enough to be used');
     assert(tenants.length <= config.slices, 'exokernel: a slice for each tenant');
+    assert(config.extents >= 1 && config.extents <= EXTENTS_MAX, 'exokernel: 1 to 120 extents');
     this.#config = config;
     this.#tenants = tenants;
   }
@@ -136,34 +187,94 @@ export class Exokernel implements Supervisor {
     machine.setAddressSpace({ root: state.root, asid: 0 });
     machine.fence();
     machine.setTimer(NEVER);
-    state.setInfo(Info.pages, machine.pages);
-    state.setInfo(Info.environments, this.#config.environments);
-    state.setInfo(Info.slices, this.#config.slices);
-    state.setInfo(Info.sliceCycles, this.#config.sliceCycles);
-    state.setInfo(Info.page, state.info.firstPage);
-    state.setInfo(Info.envPage, state.env.firstPage);
-    state.setInfo(Info.envPages, state.env.pages);
-    state.setInfo(Info.pagePage, state.pageWord.firstPage);
+    this.#publish(state);
+    const { blocks } = machine.disk;
+    const fits = (t: Tenant): boolean =>
+      t.blocks === 0 || t.firstBlock + t.blocks <= blocks - TABLE_BLOCKS;
+    assert(this.#tenants.every(fits), 'exokernel: the last two blocks are for the extent table');
+    // Else when the copies have been read: an interrupt.
+    if (!readTable(state)) this.#start(state);
+  }
+
+  /** Says where the exposed tables are, and marks their pages and the kernel's own. */
+  #publish(state: State): void {
+    const { environments, slices, sliceCycles, extents } = this.#config;
+    for (const [word, value] of [
+      [Info.pages, state.machine.pages],
+      [Info.environments, environments],
+      [Info.slices, slices],
+      [Info.sliceCycles, sliceCycles],
+      [Info.page, state.info.firstPage],
+      [Info.envPage, state.env.firstPage],
+      [Info.envPages, state.env.pages],
+      [Info.pagePage, state.pageWord.firstPage],
+      [Info.recordPage, state.page.firstPage],
+      [Info.accountPage, state.account.firstPage],
+      [Info.lossPage, state.loss.firstPage],
+      [Info.extentPage, state.extent.firstPage],
+      [Info.extents, extents],
+      [Info.queuePage, state.queue.firstPage],
+      [Info.requests, DISK_TAGS],
+    ] as const) {
+      state.setInfo(word, value);
+    }
     for (let page = 0; page < state.firstPrivate; page++) {
-      state.setKind(page, PageKind.published, 0);
+      state.setPage(page, PageKind.published, 0, 0);
     }
     for (let page = state.firstPrivate; page < state.end; page++) {
-      state.setKind(page, PageKind.kernel, 0);
+      state.setPage(page, PageKind.kernel, 0, 0);
     }
+  }
+
+  /** Accounts and first environments of the tenants; what they are not allotted is the reserve's. */
+  #start(state: State): void {
+    const { environments, slices, extents } = this.#config;
+    const { account } = state;
+    const requests = requestsOf(state);
+    account.put(0, Account.valid, 1);
+    const all = {
+      [Resource.pages]: state.machine.pages - state.end,
+      [Resource.slices]: slices,
+      [Resource.environments]: environments - 1,
+      [Resource.extents]: extents,
+      [Resource.requests]: requests,
+    };
+    for (const [resource, count] of Object.entries(all)) {
+      account.put(0, Account.limit + Number(resource), count);
+    }
+    const tenants = this.#tenants.length;
+    const share = (count: number): number => Math.floor(count / tenants);
+    this.#tenants.forEach((tenant, n) => {
+      const number = n + 1;
+      const { a, b } = nameOf(tenant, number);
+      putAccount(state, number, 0, a, b, tenant.minimum ?? 0);
+      const give = (resource: number, amount: number): void => {
+        allot(state, 0, number, resource, amount);
+      };
+      give(Resource.pages, tenant.quota + TENANT_PAGES);
+      give(Resource.slices, Math.ceil((slices - n) / tenants));
+      give(Resource.environments, share(environments - 1));
+      give(Resource.requests, share(requests));
+    });
+    const reserve = account.get(0, Account.limit + Resource.pages);
+    assert(reserve >= 0, 'exokernel: the tenants are given no more pages than there are');
+    startExtents(state, this.#tenants);
     this.#tenants.forEach((tenant, n) => {
       this.#makeTenant(state, tenant, n + 1);
     });
     // Equidistant positions: who holds k of n slices gets one every n/k.
-    for (let position = 0; position < this.#config.slices && this.#tenants.length > 0; position++) {
-      const env = 1 + (position % this.#tenants.length);
-      state.setInfo(Info.sliceVector + position, state.id(env));
+    for (let position = 0; position < slices && tenants > 0; position++) {
+      const number = 1 + (position % tenants);
+      state.setInfo(Info.sliceVector + position, state.id(number));
+      state.setInfo(Info.sliceAccount + position, number);
+      charge(state, number, Resource.slices);
     }
   }
 
   /** The first environment of a tenant, from the first free pages, as Start describes it. */
   #makeTenant(state: State, tenant: Tenant, number: number): void {
     const { machine } = state;
-    const { a, b } = packName([number]);
+    const { a, b } = nameOf(tenant, number);
     let page = state.end;
     const take = (): number => {
       while (state.kind(page) !== PageKind.free) page++;
@@ -172,44 +283,36 @@ export class Exokernel implements Supervisor {
     };
     const [root, middle, leaf, ledger0, ledger1, stack] = [0, 1, 2, 3, 4, 5].map(take) as Six;
     makeRoot(state, root, number);
-    const self = makeEnv(state, number, root, a, b, number, number);
+    const self = makeEnv(state, number, root, a, b, number, number, number);
     for (const [table, parent, kind] of [
       [middle, root, PageKind.middle],
       [leaf, middle, PageKind.leaf],
     ] as const) {
-      state.setKind(table, kind, number);
+      state.retype(table, kind, number);
       state.page.put(table, PageRecord.parent, parent);
       state.page.put(parent, PageRecord.leaves, 1);
       machine.writePtes([{ table: parent, index: 0, value: pte(table, PTE_V) }]);
     }
     [ledger0, ledger1].forEach((ledger, n) => {
       state.page.put(leaf, PageRecord.ledger + n, ledger);
-      state.setKind(ledger, PageKind.ledger, number);
+      state.retype(ledger, PageKind.ledger, number);
     });
     this.#mapStart(state, leaf, number, stack);
-    const extent = number - 1;
-    putExtent(state, extent, tenant.firstBlock, tenant.blocks, a, b);
-    const { quota, blocks } = tenant;
-    startEnv(state, number, tenant.image, 0, [self, root, middle, leaf, quota, extent, blocks]);
+    const extent = firstExtent(state, number);
+    const blocks = extent < 0 ? 0 : state.extent.get(extent, Extent.count);
+    const { image, quota } = tenant;
+    startEnv(state, number, image, 0, [self, root, middle, leaf, quota, extent, blocks]);
   }
 
   /** Stack and exposed tables, where Start says. */
   #mapStart(state: State, leaf: number, env: number, stack: number): void {
-    link(state, leaf, Start.stackPage, stack, 0, 0, env);
-    const read = MAP_READ | PTE_U | PTE_V;
-    const updates: PteUpdate[] = [
-      { table: leaf, index: Start.stackPage, value: pte(stack, read | MAP_WRITE) },
-    ];
+    bind(state, leaf, Start.stackPage, stack, 0, 0, MAP_READ | MAP_WRITE, env);
     const show = (first: number, count: number, at: number): void => {
-      for (let n = 0; n < count; n++) {
-        updates.push({ table: leaf, index: at + n, value: pte(first + n, read) });
-      }
+      for (let n = 0; n < count; n++) bind(state, leaf, at + n, first + n, 0, 0, MAP_READ, env);
     };
     show(state.info.firstPage, 1, Start.infoPage);
     show(state.env.firstPage, Math.min(ENV_PAGES, state.env.pages), Start.envPages);
     show(state.pageWord.firstPage, Math.min(PAGE_PAGES, state.pageWord.pages), Start.pagePages);
-    state.machine.writePtes(updates);
-    state.page.put(leaf, PageRecord.leaves, updates.length);
   }
 
   dispatch(): Context | null {
@@ -218,6 +321,7 @@ export class Exokernel implements Supervisor {
 
   trap(trap: Trap): void {
     const { state } = this;
+    const since = state.machine.now();
     const current = state.cpu.get(0, Cpu.current);
     if (current > 0) leave(state, current, trap.cause === Cause.environmentCall);
     switch (trap.cause) {
@@ -228,7 +332,7 @@ export class Exokernel implements Supervisor {
         tick(state);
         return;
       case Cause.externalInterrupt:
-        completions(state);
+        if (completions(state, since)) this.#start(state);
         return;
       case Cause.threadEnd:
         kill(state, current, 0);
@@ -250,7 +354,9 @@ export class Exokernel implements Supervisor {
     }
     const claim = (n: number): number => contexts.argument(caller, n + 1);
     const answer =
-      number === Call.batch ? this.#batch(state, caller, claim) : call(state, caller, claim);
+      number === Call.batch
+        ? this.#batch(state, caller, claim)
+        : bounded(state, number, () => call(state, caller, claim));
     if (answer !== null) contexts.setResult(caller, answer.status, answer.value);
   }
 
@@ -283,7 +389,7 @@ export class Exokernel implements Supervisor {
         if (word === null) return { status: Status.badAddress, value: done };
         words.push(word);
       }
-      const answer = call(state, caller, (n) => words[n] ?? 0);
+      const answer = bounded(state, number, () => call(state, caller, (n) => words[n] ?? 0));
       if (answer === null) return { status: Status.badCall, value: done };
       if (answer.status !== Status.ok) return { status: answer.status, value: done };
       address += (arity + 1) * 4;
@@ -303,6 +409,19 @@ export class Exokernel implements Supervisor {
     machine.console(0, new TextEncoder().encode(text));
     kill(state, env, -1);
   }
+}
+
+/** One call, held to its bound: no argument and no other environment's state makes it longer. */
+function bounded(state: State, number: number, call: () => Answer | null): Answer | null {
+  const before = state.machine.references();
+  const answer = call();
+  const references = state.machine.references() - before;
+  const bound = REFERENCES[number] ?? 0;
+  assert(
+    references <= bound,
+    `exokernel: call ${number} made ${references} references of ${bound}`,
+  );
+  return answer;
 }
 
 const WHY_MAX = 200; // characters

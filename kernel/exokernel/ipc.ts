@@ -6,25 +6,26 @@
  *
  * Aegis (SOSP 1995), section 5.4; JOS, lab 4, for the page; Hyperkernel for the named window.
  */
-import { PTE_U, PTE_V, pte } from '../../machine/sv39.ts';
+import { PTE_V } from '../../machine/sv39.ts';
 import { Env, EnvState, MAP_READ, MAP_WRITE, PageKind, READ, Status, WRITE } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { checkOwned, putEntry } from './capabilities.ts';
-import { link } from './pages.ts';
+import { bind } from './bindings.ts';
+import { checkOwned, isTaken, putEntry } from './capabilities.ts';
+import { enqueue, isQueued, unqueue, wake } from './life.ts';
+import { fits } from './pages.ts';
+import { runnerFor } from './slices.ts';
 import {
   CAP_VALID,
   Cpu,
   isEntry,
   isIndex,
-  isPage,
   isSlot,
   isWord,
-  PageRecord,
+  pageNamed,
   Private,
   type State,
 } from './state.ts';
-import { isQueued, wake } from './life.ts';
-import { runnerFor } from './slices.ts';
+import { interrupts } from './upcalls.ts';
 
 const MESSAGE = 4; // words
 
@@ -39,10 +40,10 @@ const MESSAGE = 4; // words
  * @source Hyperkernel (SOSP 2017): the receiver names the place.
  */
 export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
-  const [table, index, slot] = [claim(0), claim(1), claim(2)];
-  if (!isPage(state, table)) return refuse(Status.badArgument, 0);
+  const [table, index, slot] = [pageNamed(state, claim(0)), claim(1), claim(2)];
+  if (table < 0) return refuse(Status.badArgument, 0);
   if (state.kind(table) !== PageKind.leaf) return refuse(Status.wrongKind, 0);
-  if (state.ownerOf(table) !== caller) return refuse(Status.notPermitted, 0);
+  if (state.envOf(table) !== caller) return refuse(Status.notPermitted, 0);
   if (!isIndex(index)) return refuse(Status.badArgument, 1);
   if (!isSlot(slot)) return refuse(Status.badArgument, 2);
   if ((state.secret.get(caller, state.cap(slot, 2)) & CAP_VALID) === 0) {
@@ -67,8 +68,8 @@ export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
  *   badArgument 5 (not a page); wrongKind 5 (not a user page); noCapability 6 (the slot is
  *   empty); notPermitted 6 (the slot does not dominate entry 0 with GRANT); badArgument 7
  *   (rights are not READ, or READ and WRITE, or the entry is 0); occupied 7 (the access entry is
- *   filled); notReady 0 (a page, and no window with an empty entry); notReady 0 (a page, and it
- *   does not wait for a call)
+ *   filled); sharing 7 (more mappings than the page's limits allow); notReady 0 (a page, and no
+ *   window with an empty entry); notReady 0 (a page, and it does not wait for a call)
  * @source Aegis (SOSP 1995), section 5.4: protected control transfer.
  */
 export function ipcCall(state: State, caller: number, claim: Claims): Answer | null {
@@ -80,27 +81,61 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
   if (typeof words === 'number') return refuse(Status.badArgument, words);
   const grant = checkGrant(state, caller, target, claim);
   if (grant.status !== Status.ok) return grant;
-  const granted = claim(5) !== -1;
   // A page is granted to an environment that waits for it; a bare message may queue.
-  if (is !== EnvState.receiving && granted) return refuse(Status.notReady, 0);
+  if (is !== EnvState.receiving && claim(5) !== -1) return refuse(Status.notReady, 0);
 
   state.env.put(caller, Env.state, EnvState.calling);
   state.env.put(caller, Env.partner, state.id(target));
   if (is === EnvState.receiving) {
-    const index = granted ? commitGrant(state, target, claim) : 0;
-    deliver(state, caller, target, words, index);
+    deliver(state, caller, target, words, commitGrant(state, target, claim));
     state.env.put(target, Env.state, EnvState.ready);
   } else {
-    enqueue(state, caller, target, words);
+    words.forEach((word, n) => {
+      state.secret.put(caller, Private.message + n, word);
+    });
+    enqueue(state, caller, target);
   }
   state.cpu.put(0, Cpu.current, runnerFor(state, target));
   return null;
 }
 
 /**
- * ipcReplyWait(env | -1, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): answers
+ * ipcSend(env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): tells `env`, which
+ * waits for a call, and gives it the rest of the slice. The caller stays ready and is owed no
+ * reply: one is refused. Message and page arrive as a call's do.
+ *
+ * @refuses badEnvironment 0 (no such environment, or the caller); notReady 0 (it does not wait for
+ *   a call); badArgument 1 (not a word); badArgument 2 (not a word); badArgument 3 (not a word);
+ *   badArgument 4 (not a word); badArgument 6 (not a slot, or not by entry 0); badArgument 5 (not a
+ *   page); wrongKind 5 (not a user page); noCapability 6 (the slot is empty); notPermitted 6 (the
+ *   slot does not dominate entry 0 with GRANT); badArgument 7 (rights are not READ, or READ and
+ *   WRITE, or the entry is 0); occupied 7 (the access entry is filled); sharing 7 (more mappings
+ *   than the page's limits allow); notReady 0 (a page, and no window with an empty entry)
+ * @source Aegis (SOSP 1995), section 5.4: asynchronous protected control transfer.
+ */
+export function ipcSend(state: State, caller: number, claim: Claims): Answer | null {
+  const target = state.row(claim(0));
+  if (target < 0 || target === caller) return refuse(Status.badEnvironment, 0);
+  if (state.stateOf(target) !== EnvState.receiving) return refuse(Status.notReady, 0);
+  const words = message(claim);
+  if (typeof words === 'number') return refuse(Status.badArgument, words);
+  const grant = checkGrant(state, caller, target, claim);
+  if (grant.status !== Status.ok) return grant;
+
+  deliver(state, caller, target, words, commitGrant(state, target, claim));
+  // Its patron hears of it: when this slice is over, nothing else would run it.
+  wake(state, target);
+  state.machine.contexts.setResult(caller, Status.ok, 0);
+  const runner = runnerFor(state, target);
+  if (runner !== 0) state.cpu.put(0, Cpu.current, runner);
+  return null;
+}
+
+/**
+ * ipcReplyWait(env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): answers
  * `env`, which called the caller and waits, and waits for the next call, as ipcCall's answer is
- * told. With -1 it only waits.
+ * told. With -1 it only waits. An upcall that comes meanwhile ends the wait: status `interrupted`,
+ * and whoever was to be answered has been.
  *
  * @refuses badEnvironment 0 (no such environment); notReady 0 (it has not called, or was not
  *   heard yet); badArgument 1 (not a word); badArgument 2 (not a word); badArgument 3 (not a
@@ -108,8 +143,8 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
  *   badArgument 6 (not a slot, or not by entry 0); badArgument 5 (not a page); wrongKind 5 (not
  *   a user page); noCapability 6 (the slot is empty); notPermitted 6 (the slot does not dominate
  *   entry 0 with GRANT); badArgument 7 (rights are not READ, or READ and WRITE, or the entry is
- *   0); occupied 7 (the access entry is filled); notReady 0 (a page, and no window with an empty
- *   entry)
+ *   0); occupied 7 (the access entry is filled); sharing 7 (more mappings than the page's limits
+ *   allow); notReady 0 (a page, and no window with an empty entry)
  * @source JOS, lab 4, for the page.
  */
 export function ipcReplyWait(state: State, caller: number, claim: Claims): Answer | null {
@@ -119,24 +154,25 @@ export function ipcReplyWait(state: State, caller: number, claim: Claims): Answe
   if (client > 0 && !waitsFor(state, client, caller)) return refuse(Status.notReady, 0);
   const words = message(claim);
   if (typeof words === 'number') return refuse(Status.badArgument, words);
-  const granted = claim(5) !== -1;
-  if (granted && client === 0) return refuse(Status.badArgument, 5);
+  if (claim(5) !== -1 && client === 0) return refuse(Status.badArgument, 5);
   const grant = checkGrant(state, caller, client, claim);
   if (grant.status !== Status.ok) return grant;
 
   if (client > 0) {
-    const index = granted ? commitGrant(state, client, claim) : 0;
-    deliver(state, caller, client, words, index);
+    deliver(state, caller, client, words, commitGrant(state, client, claim));
     wake(state, client);
   }
-  const next = dequeue(state, caller);
+  const next = state.secret.get(caller, Private.queueHead);
   if (next > 0) {
+    unqueue(state, next);
     const queued = [0, 1, 2, 3].map((n) => state.secret.get(next, Private.message + n));
     deliver(state, next, caller, queued, 0);
-    return null;
+  } else if (interrupts(state, caller)) {
+    state.machine.contexts.setResult(caller, Status.interrupted, 0);
+  } else {
+    state.env.put(caller, Env.state, EnvState.receiving);
+    state.cpu.put(0, Cpu.current, client === 0 ? 0 : runnerFor(state, client));
   }
-  state.env.put(caller, Env.state, EnvState.receiving);
-  state.cpu.put(0, Cpu.current, client);
   return null;
 }
 
@@ -168,39 +204,13 @@ function deliver(
   state.machine.contexts.setResult(to, Status.ok, state.id(from), ...words, granted);
 }
 
-function enqueue(state: State, caller: number, target: number, words: readonly number[]): void {
-  const { secret } = state;
-  words.forEach((word, n) => {
-    secret.put(caller, Private.message + n, word);
-  });
-  const tail = secret.get(target, Private.queueTail);
-  if (tail === 0) secret.put(target, Private.queueHead, caller);
-  else secret.put(tail, Private.queueNext, caller);
-  secret.put(target, Private.queueTail, caller);
-}
-
-/** The first caller in the queue that still lives, or 0; the dead are passed over. */
-function dequeue(state: State, server: number): number {
-  const { secret } = state;
-  for (;;) {
-    const head = secret.get(server, Private.queueHead);
-    if (head === 0) return 0;
-    const next = secret.get(head, Private.queueNext);
-    secret.put(server, Private.queueHead, next);
-    if (next === 0) secret.put(server, Private.queueTail, 0);
-    secret.put(head, Private.queueNext, 0);
-    if (state.stateOf(head) === EnvState.calling) return head;
-  }
-}
-
 /** Arguments 5 to 7: a page that the sender answers for, for the receiver's window. */
 function checkGrant(state: State, from: number, to: number, claim: Claims): Answer {
-  const page = claim(5);
-  if (page === -1) return ok();
-  const held = claim(6);
-  const given = claim(7);
-  if (!isWord(held) || !isSlot(held & 0xff) || held >>> 8 !== 0)
+  if (claim(5) === -1) return ok();
+  const [page, held, given] = [pageNamed(state, claim(5)), claim(6), claim(7)];
+  if (!isWord(held) || !isSlot(held & 0xff) || held >>> 8 !== 0) {
     return refuse(Status.badArgument, 6);
+  }
   const owned = checkOwned(state, from, page, held & 0xff);
   if (owned.status !== Status.ok) return refuse(owned.status, 5 + owned.value);
   const rights = given & 0xff;
@@ -209,12 +219,11 @@ function checkGrant(state: State, from: number, to: number, claim: Claims): Answ
   if (!isWord(given) || !readable || !isEntry(entry) || entry === 0) {
     return refuse(Status.badArgument, 7);
   }
-  if ((state.page.get(page, state.access(entry, 2)) & CAP_VALID) !== 0) {
-    return refuse(Status.occupied, 7);
-  }
+  if (isTaken(state, page, entry)) return refuse(Status.occupied, 7);
+  if (!fits(state, page, flagsFor(rights))) return refuse(Status.sharing, 7);
   // The receiver named a place for it, and the place is free.
   const table = state.secret.get(to, Private.windowTable) - 1;
-  if (table < 0 || state.kind(table) !== PageKind.leaf || state.ownerOf(table) !== to) {
+  if (table < 0 || state.kind(table) !== PageKind.leaf || state.envOf(table) !== to) {
     return refuse(Status.notReady, 0);
   }
   const slot = state.secret.get(to, Private.windowSlot);
@@ -226,23 +235,21 @@ function checkGrant(state: State, from: number, to: number, claim: Claims): Answ
   return filled ? refuse(Status.notReady, 0) : ok();
 }
 
-/** Entry, leaf and ledger at once; the window moves up. Returns the leaf's index + 1. */
+const flagsFor = (rights: number): number => MAP_READ | ((rights & WRITE) !== 0 ? MAP_WRITE : 0);
+
+/** Entry, leaf and ledger at once; the window moves up. Returns the leaf's index + 1, 0: no page. */
 function commitGrant(state: State, to: number, claim: Claims): number {
-  const page = claim(5);
-  const given = claim(7);
-  const rights = given & 0xff;
-  const entry = given >>> 8;
-  const { secret, machine } = state;
+  if (claim(5) === -1) return 0;
+  const [page, given] = [pageNamed(state, claim(5)), claim(7)];
+  const [rights, entry] = [given & 0xff, given >>> 8];
+  const { secret } = state;
   const table = secret.get(to, Private.windowTable) - 1;
   const index = secret.get(to, Private.windowIndex);
   const slot = secret.get(to, Private.windowSlot);
   const a = secret.get(to, state.cap(slot, 0));
   const b = secret.get(to, state.cap(slot, 1));
   putEntry(state, page, entry, a, b, rights);
-  link(state, table, index, page, slot, entry, to);
-  state.page.add(table, PageRecord.leaves, 1);
-  const flags = MAP_READ | ((rights & WRITE) !== 0 ? MAP_WRITE : 0);
-  machine.writePtes([{ table, index, value: pte(page, flags | PTE_U | PTE_V) }]);
+  bind(state, table, index, page, slot, entry, flagsFor(rights), to);
   secret.put(to, Private.windowIndex, index + 1);
   return index + 1;
 }

@@ -1,11 +1,28 @@
 /**
  * The CPU: a vector of time slices, held by position. The kernel goes round it; each position runs
  * its owner, or whom the owner's call is waiting for, or whom it yielded to. A position whose owner
- * cannot run is passed over. The slice's end is announced to whoever registered for it, and who
- * overruns the grace period pays with a later slice. Aegis (SOSP 1995), section 5.1.1.
+ * cannot run is passed over. The slice's end is announced to whoever registered for it; who then
+ * overruns the grace period forfeits a turn, and dies of too many. Aegis (SOSP 1995), section 5.1.1.
+ *
+ * What is run past a slice's end, grace included, the position owes, and pays out of its next turns:
+ * whoever ran, by whatever gift of time, and whoever holds it by then, death and rebirth included.
+ * So no position has more than its turns and one overrun, and who is always ready gets its share
+ * of any stretch of time less a constant. Interrupts are owed by the position whose requests they
+ * complete, and lengthen the slice that they fall into.
  */
 import { NEVER } from '../../machine/units.ts';
-import { Env, EnvState, GRACE, Info, Status, Upcall } from '../abi.ts';
+import {
+  Account,
+  Env,
+  EnvState,
+  GRACE,
+  Info,
+  PREDICATE_TERMS,
+  Resource,
+  Status,
+  Upcall,
+  Woken,
+} from '../abi.ts';
 import {
   type Context,
   loadTick,
@@ -14,13 +31,18 @@ import {
   REGISTERS_YIELD,
   storeTick,
 } from '../supervisor.ts';
+import { charge, credit, hasRoom, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkEnv } from './capabilities.ts';
-import { kill, post } from './life.ts';
-import { Cpu, EXCESS_MAX, isSlot, Private, type State } from './state.ts';
-import { pushSliceUpcall } from './upcalls.ts';
+import { kill, post, rouse, unqueue, wake } from './life.ts';
+import { evaluate, fetchTerms, holds, keepTerms } from './predicates.ts';
+import { Cpu, EXCESS_MAX, isSlot, positionNamed, Private, SLICE_MIN, type State } from './state.ts';
+import { interrupts, pushPending, pushSliceUpcall } from './upcalls.ts';
 
 const CALL_CHAIN = 8; // environments that wait for one another, followed at most this far
+/** A turn that would be shorter is not taken, but added to the next. */
+const TURN_MIN = SLICE_MIN / 2;
+const CYCLES_MAX = 2 ** 31 - 1; // of a sleep
 
 /**
  * yield(target | -1): gives the rest of the slice to a ready environment, or back.
@@ -48,26 +70,75 @@ export function yieldTo(state: State, caller: number, claim: Claims): Answer | n
 
 /** The rest of a borrowed slice goes back to its owner; an owner gives it up. */
 function giveBack(state: State, caller: number): void {
-  if (state.cpu.get(0, Cpu.owner) === caller) state.cpu.put(0, Cpu.owner, 0);
+  if (state.cpu.get(0, Cpu.owner) === caller) endSlice(state);
   state.cpu.put(0, Cpu.current, 0);
 }
 
 /**
- * sleep(seen): waits until the caller's event count is not `seen`. The value is the count.
+ * sleep(seen, cycles | -1, predicate address, terms): waits until the caller's event count is not
+ * `seen`, `cycles` have passed, or the predicate holds: `terms` terms, 0 to PREDICATE_TERMS, of
+ * which those up to one marked as last form a product. The value is the event count; result
+ * register 1 is the reason (event, predicate, deadline), 2 the tag of the product's last term.
+ * Deadline and predicate are looked at when somebody would run the sleeper. One that may not read a
+ * word of its predicate any more wakes with notPermitted 2.
  *
- * @refuses badArgument 0 (not an integer)
- * @source Xok (SOSP 1997), section 3: wakeup predicates, here one counter.
+ * @refuses badArgument 0 (not an integer); badArgument 1 (not -1, nor 0 to 2^31 - 1); badArgument 3
+ *   (negative); tooMany 3 (more than 8); badAddress 2 (a term cannot be read); badArgument 2 (a
+ *   term names no page, word, entry or operator); wrongKind 2 (its page is neither a published nor
+ *   a user page); absent 2 (the access entry is empty); notPermitted 2 (the access entry lacks
+ *   READ); noCapability 2 (the slot is empty); notPermitted 2 (the slot lacks READ or does not
+ *   dominate the entry)
+ * @source Xok (SOSP 1997), section 3: wakeup predicates.
  */
 export function sleep(state: State, caller: number, claim: Claims): Answer | null {
-  const seen = claim(0);
+  const [seen, cycles, address, terms] = [claim(0), claim(1), claim(2), claim(3)];
   if (!Number.isInteger(seen)) return refuse(Status.badArgument, 0);
-  const events = state.env.get(caller, Env.events);
-  if (events !== (seen | 0)) return ok(events);
+  if (!Number.isInteger(cycles) || cycles < -1 || cycles > CYCLES_MAX) {
+    return refuse(Status.badArgument, 1);
+  }
+  if (!Number.isInteger(terms) || terms < 0) return refuse(Status.badArgument, 3);
+  if (terms > PREDICATE_TERMS) return refuse(Status.tooMany, 3);
+  const words = fetchTerms(state, caller, address, terms);
+  if (!Array.isArray(words)) return words;
 
-  state.env.put(caller, Env.state, EnvState.sleeping);
-  state.machine.contexts.setResult(caller, Status.ok, events);
-  giveBack(state, caller);
+  const { contexts } = state.machine;
+  const events = state.env.get(caller, Env.events);
+  const found = evaluate(state, caller, terms, (n) => words[n] ?? 0);
+  if (events !== (seen | 0) || interrupts(state, caller)) {
+    contexts.setResult(caller, Status.ok, events, Woken.event, 0);
+  } else if (found !== null) {
+    contexts.setResult(caller, Status.ok, events, Woken.predicate, found.value);
+  } else if (cycles === 0) {
+    contexts.setResult(caller, Status.ok, events, Woken.deadline, 0);
+  } else {
+    const deadline = cycles < 0 ? 0 : state.machine.now() + cycles;
+    storeTick(state.env, caller, Env.deadline, deadline);
+    keepTerms(state, caller, words);
+    state.env.put(caller, Env.state, EnvState.sleeping);
+    giveBack(state, caller);
+  }
   return null;
+}
+
+/** Wakes sleeper `env` if its time has come or its predicate is true, or broken. */
+function isDue(state: State, env: number): boolean {
+  const events = state.env.get(env, Env.events);
+  if (state.env.get(env, Env.terms) > 0) {
+    const found = holds(state, env);
+    if (found?.status === Status.ok) {
+      rouse(state, env, events, Woken.predicate, found.value);
+      return true;
+    }
+    if (found !== null) {
+      state.machine.contexts.setResult(env, found.status, found.value, Woken.predicate, 0);
+      wake(state, env);
+      return true;
+    }
+  }
+  const deadline = loadTick(state.env, env, Env.deadline);
+  if (deadline === 0 || state.machine.now() < deadline) return false;
+  rouse(state, env, events, Woken.deadline, 0);
+  return true;
 }
 
 /**
@@ -90,50 +161,70 @@ export function notify(state: State, caller: number, claim: Claims): Answer {
 }
 
 /**
- * sliceAllocate(position, env, slot): gives a free position to an environment.
+ * sliceAllocate(position, env, slot): gives a free position to an environment, at the expense of
+ * its account. What the position owes it goes on owing.
  *
- * @refuses badArgument 0 (not a position); badEnvironment 1 (no such environment); badArgument 2
- *   (not a slot); noCapability 2 (the environment is another and the slot is empty);
+ * @refuses badArgument 0 (not a position); badEnvironment 1 (no such environment, or dead);
+ *   badArgument 2 (not a slot); noCapability 2 (the environment is another and the slot is empty);
  *   notPermitted 2 (the slot does not dominate its guard with WRITE); notFree 0 (a living
- *   environment holds it)
+ *   environment holds it); quota 1 (its account has no position left)
  * @source Aegis (SOSP 1995), section 5.1.1: the slice vector.
  */
 export function sliceAllocate(state: State, caller: number, claim: Claims): Answer {
-  const [position, id, slot] = [claim(0), claim(1), claim(2)];
-  if (!isPosition(state, position)) return refuse(Status.badArgument, 0);
+  const [position, id, slot] = [positionNamed(state, claim(0)), claim(1), claim(2)];
+  if (position < 0) return refuse(Status.badArgument, 0);
   const env = state.row(id);
   if (env < 0 || state.stateOf(env) === EnvState.zombie) return refuse(Status.badEnvironment, 1);
   if (!isSlot(slot)) return refuse(Status.badArgument, 2);
   const may = checkEnv(state, caller, slot, env);
   if (may !== Status.ok) return refuse(may, 2);
   if (liveOwner(state, position) !== 0) return refuse(Status.notFree, 0);
+  const account = payer(state, env);
+  // A dead owner's position is charged until somebody takes it over.
+  const charged = chargedFor(state, position);
+  if (charged !== account && !hasRoom(state, account, Resource.slices)) {
+    return refuse(Status.quota, 1);
+  }
 
+  vacate(state, position);
   state.setInfo(Info.sliceVector + position, id);
+  state.setInfo(Info.sliceAccount + position, account);
+  charge(state, account, Resource.slices);
   return ok();
 }
 
 /**
- * sliceFree(position, slot): frees a position whose owner is under the caller's authority.
+ * sliceFree(position, slot): frees a position whose owner is under the caller's authority; a dead
+ * owner's anybody may free.
  *
- * @refuses badArgument 0 (not a position); badArgument 1 (not a slot); absent 0 (nobody alive
- *   holds it); noCapability 1 (another holds it and the slot is empty); notPermitted 1 (the slot
- *   does not dominate the holder's guard)
+ * @refuses badArgument 0 (not a position); badArgument 1 (not a slot); absent 0 (nobody holds it);
+ *   noCapability 1 (another, alive, holds it and the slot is empty); notPermitted 1 (the slot does
+ *   not dominate the holder's guard with WRITE)
  */
 export function sliceFree(state: State, caller: number, claim: Claims): Answer {
-  const [position, slot] = [claim(0), claim(1)];
-  if (!isPosition(state, position)) return refuse(Status.badArgument, 0);
+  const [position, slot] = [positionNamed(state, claim(0)), claim(1)];
+  if (position < 0) return refuse(Status.badArgument, 0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
+  if (chargedFor(state, position) < 0) return refuse(Status.absent, 0);
   const owner = liveOwner(state, position);
-  if (owner === 0) return refuse(Status.absent, 0);
-  const may = checkEnv(state, caller, slot, owner);
+  const may = owner === 0 ? Status.ok : checkEnv(state, caller, slot, owner);
   if (may !== Status.ok) return refuse(may, 1);
 
-  state.setInfo(Info.sliceVector + position, 0);
+  vacate(state, position);
   return ok();
 }
 
-const isPosition = (state: State, n: number): boolean =>
-  Number.isInteger(n) && n >= 0 && n < state.config.slices;
+/** Account that a position is charged to, or -1. */
+const chargedFor = (state: State, position: number): number =>
+  state.sliceOwner(position) === 0 ? -1 : state.info.get(0, Info.sliceAccount + position);
+
+/** Nobody holds the position: whoever knows it by its old name does not know it any more. */
+function vacate(state: State, position: number): void {
+  const charged = chargedFor(state, position);
+  if (charged >= 0) credit(state, charged, Resource.slices);
+  state.setInfo(Info.sliceVector + position, 0);
+  state.info.add(0, Info.sliceGeneration + position, 1);
+}
 
 /** Row of the living environment that holds `position`, or 0: a dead owner holds nothing. */
 function liveOwner(state: State, position: number): number {
@@ -141,20 +232,28 @@ function liveOwner(state: State, position: number): number {
   return row > 0 && state.stateOf(row) !== EnvState.zombie ? row : 0;
 }
 
-/**
- * Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. A call
- * whose callee has died ends here, refused: whoever would run the caller finds it ready.
- */
+/** Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. */
 export function runnerFor(state: State, env: number): number {
+  const at = endOfCalls(state, env);
+  if (at === 0) return 0;
+  const is = state.stateOf(at);
+  if (is === EnvState.ready) return at;
+  return is === EnvState.sleeping && isDue(state, at) ? at : 0;
+}
+
+/**
+ * Whom `env` waits for in the end: the first that is in no call, itself perhaps; 0 if one of them
+ * is suspended. A call whose callee has died ends here, refused: its caller is ready.
+ */
+function endOfCalls(state: State, env: number): number {
   let at = env;
   for (let hop = 0; hop < CALL_CHAIN; hop++) {
-    const is = state.stateOf(at);
-    if (is === EnvState.ready) return at;
-    if (is !== EnvState.calling) return 0;
+    if (state.env.get(at, Env.suspended) !== 0) return 0;
+    if (state.stateOf(at) !== EnvState.calling) return at;
     const callee = state.row(state.env.get(at, Env.partner));
     if (callee < 0 || state.stateOf(callee) === EnvState.zombie) {
+      unqueue(state, at);
       state.machine.contexts.setResult(at, Status.badEnvironment, 0);
-      state.secret.put(at, Private.queueNext, 0);
       state.env.put(at, Env.state, EnvState.ready);
       return at;
     }
@@ -171,7 +270,9 @@ export function tick(state: State): void {
   if (now < end) return;
   const current = cpu.get(0, Cpu.current);
   if (current === 0) return;
-  if (cpu.get(0, Cpu.grace) === 0 && pushSliceUpcall(state, current, Upcall.sliceEnd)) {
+  const first = cpu.get(0, Cpu.grace) === 0;
+  if (first && pushSliceUpcall(state, current, Upcall.sliceEnd)) {
+    owe(state, state.info.get(0, Info.slicePosition), now - end);
     cpu.put(0, Cpu.grace, 1);
     cpu.put(0, Cpu.told, current);
     storeTick(cpu, 0, Cpu.end, now + GRACE);
@@ -179,75 +280,154 @@ export function tick(state: State): void {
     return;
   }
   // Whoever it yielded to meanwhile has overrun nothing.
-  if (cpu.get(0, Cpu.grace) === 1 && cpu.get(0, Cpu.told) === current) charge(state, current);
+  if (!first && cpu.get(0, Cpu.told) === current) exceed(state, current);
+  endSlice(state);
+}
+
+/** An overrun of the grace period costs a later turn; too many cost the environment. */
+function exceed(state: State, env: number): void {
+  const excess = state.env.add(env, Env.excess, 1);
+  if (excess > EXCESS_MAX) kill(state, env, -1);
+}
+
+/** The slice that is being served is over; what ran beyond it is owed. */
+function endSlice(state: State): void {
+  const { machine, cpu } = state;
+  const late = machine.now() - loadTick(cpu, 0, Cpu.end);
+  const grace = cpu.get(0, Cpu.grace) === 0 ? 0 : GRACE;
+  owe(state, state.info.get(0, Info.slicePosition), late + grace);
   cpu.put(0, Cpu.current, 0);
   cpu.put(0, Cpu.owner, 0);
 }
 
-/** An overrun of the grace period costs a later slice; too many cost the environment. */
-function charge(state: State, env: number): void {
-  const excess = state.env.add(env, Env.excess, 1);
-  if (excess > EXCESS_MAX) kill(state, env, -1);
+function owe(state: State, position: number, cycles: number): void {
+  if (cycles > 0) state.info.add(0, Info.sliceDebt + position, cycles);
+}
+
+/**
+ * An external interrupt, or a request of one, has been served; it is nobody's slice. `position`,
+ * which asked for it, owes what it took (-1: nobody does), and the slice that it fell into is that
+ * much longer. The way out of the kernel cannot be measured here: it is taken to be as long again.
+ * @param since when the trap came, or the last request was served
+ * @returns now
+ */
+export function interrupted(state: State, since: number, position: number): number {
+  const { machine, cpu } = state;
+  const now = machine.now();
+  const took = 2 * (now - since);
+  if (position >= 0) owe(state, position, took);
+  if (cpu.get(0, Cpu.owner) !== 0) {
+    const end = loadTick(cpu, 0, Cpu.end) + took;
+    storeTick(cpu, 0, Cpu.end, end);
+    machine.setTimer(end);
+  }
+  return now;
 }
 
 /** Which context runs next, or null if none can. */
 export function dispatch(state: State): Context | null {
   const { machine, cpu } = state;
-  let next = cpu.get(0, Cpu.current);
-  if (next === 0 || state.stateOf(next) !== EnvState.ready) {
-    const owner = cpu.get(0, Cpu.owner);
-    next = owner === 0 ? 0 : runnerFor(state, owner);
-    if (next === 0) next = nextSlice(state);
-    if (next === 0) {
-      machine.setTimer(NEVER);
-      cpu.put(0, Cpu.current, 0);
-      cpu.put(0, Cpu.owner, 0); // whoever wakes begins a slice of its own, with a timer
-      return null;
+  // Each time round again has ended an environment, by an upcall that it could not be told of.
+  for (;;) {
+    let next = cpu.get(0, Cpu.current);
+    let begins = false;
+    if (next === 0 || state.stateOf(next) !== EnvState.ready) {
+      const owner = cpu.get(0, Cpu.owner);
+      next = owner === 0 ? 0 : runnerFor(state, owner);
+      if (next === 0) {
+        if (owner !== 0) endSlice(state);
+        next = nextSlice(state);
+        begins = true;
+      }
+      if (next === 0) {
+        rest(state);
+        return null;
+      }
+      cpu.put(0, Cpu.current, next);
     }
-    cpu.put(0, Cpu.current, next);
+    let lives = enter(state, next);
+    if (lives && begins) {
+      pushSliceUpcall(state, next, Upcall.sliceBegin);
+      lives = state.stateOf(next) === EnvState.ready;
+    }
+    if (lives) return machine.contexts.context(next);
   }
-  enter(state, next);
-  return machine.contexts.context(next);
 }
 
-/** Goes on to the next position whose owner can run, and starts its slice; 0 if there is none. */
+/** Goes on to the next position that can run and pay, and starts its slice; 0: there is none. */
 function nextSlice(state: State): number {
   const { cpu, machine, config } = state;
   let position = state.info.get(0, Info.slicePosition);
-  for (let n = 0; n < config.slices; n++) {
+  let owed = false;
+  for (let n = 0; n < 2 * config.slices; n++) {
+    // If all who could run owe too much, nobody waits for them to pay: the second round forgives.
+    const forgive = n >= config.slices;
+    if (forgive && !owed) return 0;
     position = position + 1 === config.slices ? 0 : position + 1;
     const owner = state.row(state.sliceOwner(position));
-    if (owner < 0) continue;
-    const runner = runnerFor(state, owner);
-    if (runner === 0) continue;
-    const excess = state.env.get(runner, Env.excess);
-    if (excess > 0) {
-      state.env.put(runner, Env.excess, excess - 1);
-      // Alone on the machine it would wait for nothing; the debt is paid all the same.
-      if (n + 1 < config.slices) continue;
-    }
+    const runner = owner < 0 ? 0 : runnerFor(state, owner);
+    const turn = takeTurn(state, position, runner, forgive);
+    owed ||= runner !== 0;
+    if (turn === 0) continue;
     state.setInfo(Info.slicePosition, position);
     cpu.put(0, Cpu.owner, owner);
     cpu.put(0, Cpu.grace, 0);
-    const end = machine.now() + config.sliceCycles;
+    const end = machine.now() + turn;
     storeTick(cpu, 0, Cpu.end, end);
     machine.setTimer(end);
-    enter(state, runner);
-    pushSliceUpcall(state, runner, Upcall.sliceBegin);
-    if (state.stateOf(runner) === EnvState.ready) return runner;
+    return runner;
   }
   return 0;
 }
 
-/** Loads the registers and the address space of the environment that runs next. */
-function enter(state: State, env: number): void {
+/** A position's turn has come: its length in cycles, or 0 if it is passed over. */
+function takeTurn(state: State, position: number, runner: number, forgive: boolean): number {
+  const { info, env, config } = state;
+  const owed = info.get(0, Info.sliceDebt + position);
+  const carry = (cycles: number): void => {
+    if (cycles !== owed) info.put(0, Info.sliceDebt + position, cycles);
+  };
+  if (forgive) {
+    if (runner === 0) return 0;
+    carry(0);
+    return config.sliceCycles;
+  }
+  const excess = runner === 0 ? 0 : env.get(runner, Env.excess);
+  if (excess > 0) env.put(runner, Env.excess, excess - 1);
+  if (runner === 0 || excess > 0) {
+    carry(Math.max(0, owed - config.sliceCycles));
+    return 0;
+  }
+  const turn = config.sliceCycles - owed;
+  carry(turn < TURN_MIN ? -turn : 0);
+  return turn < TURN_MIN ? 0 : turn;
+}
+
+/** Nobody can run: the timer is set to the first deadline that a position would run somebody for. */
+function rest(state: State): void {
+  const { machine, cpu, config } = state;
+  let wake = NEVER;
+  for (let position = 0; position < config.slices; position++) {
+    const owner = state.row(state.sliceOwner(position));
+    const at = owner < 0 ? 0 : endOfCalls(state, owner);
+    if (at === 0 || state.stateOf(at) !== EnvState.sleeping) continue;
+    const deadline = loadTick(state.env, at, Env.deadline);
+    if (deadline !== 0) wake = Math.min(wake, deadline);
+  }
+  machine.setTimer(wake);
+  cpu.put(0, Cpu.current, 0);
+  cpu.put(0, Cpu.owner, 0); // whoever wakes begins a slice of its own, with a timer
+}
+
+/** Loads the registers and the address space of who runs next. False: that was the end of it. */
+function enter(state: State, env: number): boolean {
   const { machine, cpu, secret } = state;
   const installed = cpu.get(0, Cpu.installed);
   const at = secret.address(env, Private.registers);
   if (installed !== env) {
     if (installed !== 0 && machine.contexts.exists(installed)) saveMore(state, installed);
     machine.setAddressSpace({ root: state.env.get(env, Env.root), asid: env });
-    machine.attribute(state.env.get(env, Env.account) & 63);
+    machine.attribute(state.account.get(state.env.get(env, Env.account), Account.tenant) & 63);
     cpu.put(0, Cpu.installed, env);
   }
   const saved = secret.get(env, Private.saved);
@@ -255,6 +435,7 @@ function enter(state: State, env: number): void {
     machine.contexts.restore(env, at, saved);
     secret.put(env, Private.saved, 0);
   }
+  return installed === env || pushPending(state, env);
 }
 
 /** A kernel call saved a few registers; leaving its environment, the rest must go too. */

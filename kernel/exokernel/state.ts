@@ -8,14 +8,30 @@
 import { Layout, type Machine, type Table } from '../supervisor.ts';
 import {
   ACCESS_ENTRIES,
+  Account,
+  ACCOUNTS,
   CAP_SLOTS,
   Env,
   envId,
   envIndex,
   EnvState,
   ENV_INDEX_BITS,
+  Extent,
+  EXTENT_BITS,
   Info,
-  PAGE_OWNER_SHIFT,
+  Loss,
+  Page,
+  PAGE_ACCOUNT_SHIFT,
+  PAGE_BITS,
+  PAGE_ENV_SHIFT,
+  PAGE_KEPT,
+  PAGE_TAG_BITS,
+  PREDICATE_TERMS,
+  Queued,
+  SLICE_BITS,
+  TAG_BITS,
+  tagOf,
+  Term,
 } from '../abi.ts';
 
 export interface ExokernelConfig {
@@ -25,7 +41,7 @@ export interface ExokernelConfig {
   readonly slices: number;
   /** length of a slice in cycles, SLICE_MIN at least; walks and kernel work come out of it */
   readonly sliceCycles: number;
-  /** rows of the extent table */
+  /** rows of the extent table, 1 to EXTENTS_MAX */
   readonly extents: number;
 }
 
@@ -35,10 +51,19 @@ export const SLICES_MAX = 64;
 /** Forfeited slices beyond which an environment that overruns is destroyed. */
 export const EXCESS_MAX = 8;
 export const DISK_TAGS = 64;
+/** Of them, those that accounts are allotted; the rest is for the kernel's own requests. */
+export const REQUESTS_MAX = 56;
+
+/** A table of as many fits a block of the disk, and is written in one bounded step. */
+export const EXTENTS_MAX = 120;
 
 /** Words of a capability: name a, name b, rights with CAP_VALID, leaves that it justifies. */
 export const CAP_WORDS = 4;
 export const CAP_VALID = 1 << 8;
+/** Of an access entry that is being taken away: it justifies nothing new. */
+export const CAP_GOING = 1 << 9;
+/** Device requests in flight by an access entry stand above. */
+export const CAP_PIN = 1 << 16;
 
 /** Words of a private environment record. */
 export const Private = {
@@ -46,38 +71,37 @@ export const Private = {
   registers: 64, // 32 words
   saved: 96, // how many of them stand there
   upcallEntry: 97, // per kind, entry + 1
-  upcallFrame: 100, // per kind, user address
-  windowTable: 103, // 0: none
-  windowIndex: 104,
-  windowSlot: 105,
-  queueHead: 106, // callers that wait for this environment, index, 0 if none
-  queueTail: 107,
-  queueNext: 108,
-  message: 109, // 4 words of a queued call
-  coalesced: 113, // upcalls that were not pushed because one was outstanding
-  words: 128,
+  upcallFrame: 102, // per kind, user address
+  windowTable: 107, // 0: none
+  windowIndex: 108,
+  windowSlot: 109,
+  queueHead: 110, // callers that wait for this environment, index, 0 if none
+  queueTail: 111,
+  queueNext: 112,
+  queuePrevious: 113,
+  message: 114, // 4 words of a queued call
+  coalesced: 118, // upcalls that were not pushed because one was outstanding
+  pending: 119, // upcalls to be pushed when it runs next, a bit per kind
+  offerTo: 120, // environment id that a capability is offered to, 0 if none
+  offer: 121, // name a, name b, rights
+  predicate: 124, // PREDICATE_TERMS × Term.words, of a sleeper
+  words: 124 + PREDICATE_TERMS * Term.words,
 } as const;
 
 /**
- * Words of a page's record. What follows its generation, counts and pins depends on its kind:
- * access entries of CAP_WORDS words (name a, name b, rights with CAP_VALID, head of the list of
- * leaves) for a user page; for a table, entry 0 is kept and the rest says where it hangs.
+ * Words of a page's record: the exposed ones, of which what follows generation, counts and pins
+ * depends on the page's kind. A user page has access entries of CAP_WORDS words: name a, name b,
+ * rights with CAP_VALID and pins, head of the list of leaves. Of a table entry 0 is kept and the
+ * rest says where it hangs.
  */
 export const PageRecord = {
-  generation: 0,
-  leaves: 1, // mappings of this page; of a table page, its own filled entries
-  pins: 2, // device requests in flight
-  views: 3, // read-only mappings of a table page
-  access: 4, // ACCESS_ENTRIES × 4
+  ...Page,
+  views: Page.writers, // of a table: its read-only mappings
   ledger: 8, // two pages (tables at leaf level)
   parent: 10, // table that names this one
   parentIndex: 11,
   base: 12, // first virtual page that it translates
-  words: 20,
 } as const;
-
-/** Words of an extent: first block, count, name a, name b, valid. */
-export const Extent = { first: 0, count: 1, nameA: 2, nameB: 3, valid: 4, words: 5 } as const;
 
 /** Words of the kernel's own registers. */
 export const Cpu = {
@@ -87,11 +111,9 @@ export const Cpu = {
   grace: 4, // 1: the slice has ended, its upcall is out
   installed: 5, // environment whose address space is set
   told: 6, // environment that the slice's end was announced to: it alone can overrun
+  damaged: 7, // copies of the extent table that could not be read at boot
   words: 8,
 } as const;
-
-/** Words of a disk request in flight: environment id, pages, then the pages. */
-export const Tag = { env: 0, count: 1, pages: 2, words: 34 } as const;
 
 export class State {
   readonly machine: Machine;
@@ -101,9 +123,12 @@ export class State {
   readonly pageWord: Table;
   readonly page: Table; // access lists: published, for names are no secrets
   readonly extent: Table;
+  readonly account: Table;
+  readonly loss: Table;
+  readonly queue: Table; // disk requests in flight
   readonly secret: Table;
   readonly cpu: Table;
-  readonly tag: Table;
+  readonly staging: number; // page from which the extent table is written to the disk
   readonly firstPrivate: number;
   readonly end: number;
   readonly root: number;
@@ -117,10 +142,13 @@ export class State {
     this.pageWord = layout.table(machine.pages, 1);
     this.page = layout.table(machine.pages, PageRecord.words);
     this.extent = layout.table(config.extents, Extent.words);
+    this.account = layout.table(ACCOUNTS, Account.words);
+    this.loss = layout.table(ACCOUNTS, Loss.words);
+    this.queue = layout.table(DISK_TAGS, Queued.words);
     this.firstPrivate = layout.end;
     this.secret = layout.table(config.environments, Private.words);
     this.cpu = layout.table(1, Cpu.words);
-    this.tag = layout.table(DISK_TAGS, Tag.words);
+    this.staging = layout.pages(1);
     this.root = layout.pages(1);
     this.end = layout.end;
   }
@@ -155,12 +183,31 @@ export class State {
     return this.pageWord.get(page, 0) & 0xff;
   }
 
-  ownerOf(page: number): number {
-    return this.pageWord.get(page, 0) >>> PAGE_OWNER_SHIFT;
+  /** Account that a page is charged to. */
+  accountOf(page: number): number {
+    return (this.pageWord.get(page, 0) >>> PAGE_ACCOUNT_SHIFT) & 0xff;
   }
 
-  setKind(page: number, kind: number, owner: number): void {
-    this.pageWord.put(page, 0, kind | (owner << PAGE_OWNER_SHIFT));
+  /** Environment that a table belongs to. */
+  envOf(table: number): number {
+    return (this.pageWord.get(table, 0) & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT;
+  }
+
+  /** Both at once, for what is read often. */
+  pageOf(page: number): { readonly kind: number; readonly env: number } {
+    const word = this.pageWord.get(page, 0);
+    return { kind: word & 0xff, env: (word & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT };
+  }
+
+  setPage(page: number, kind: number, account: number, env: number): void {
+    const word = kind | (account << PAGE_ACCOUNT_SHIFT) | (env << PAGE_ENV_SHIFT);
+    this.pageWord.put(page, 0, word);
+  }
+
+  /** Another kind for a page that stays charged to whom it was, and kept if it was. */
+  retype(page: number, kind: number, env: number): void {
+    const stays = this.pageWord.get(page, 0) & (PAGE_KEPT | (0xff << PAGE_ACCOUNT_SHIFT));
+    this.pageWord.put(page, 0, stays | kind | (env << PAGE_ENV_SHIFT));
   }
 
   /** Column of word `word` of access entry `entry` in a page's record. */
@@ -182,8 +229,34 @@ export class State {
   }
 }
 
-export const isPage = (state: State, n: number): boolean =>
-  Number.isInteger(n) && n >= 0 && n < state.machine.pages;
+/** Index of a name if it stands for something: in range, and no tag but the present one. */
+function named(
+  n: number,
+  count: number,
+  bits: number,
+  tags: number,
+  at: (i: number) => number,
+): number {
+  if (!Number.isInteger(n) || n < 0 || n >= 2 ** (bits + tags)) return -1;
+  const index = n & ((1 << bits) - 1);
+  if (index >= count) return -1;
+  const tag = n >>> bits;
+  return tag === 0 || tag === tagOf(at(index), tags) ? index : -1;
+}
+
+/** The page that a caller names, or -1. */
+export const pageNamed = (state: State, n: number): number =>
+  named(n, state.machine.pages, PAGE_BITS, PAGE_TAG_BITS, (page) =>
+    state.page.get(page, PageRecord.generation),
+  );
+export const extentNamed = (state: State, n: number): number =>
+  named(n, state.config.extents, EXTENT_BITS, TAG_BITS, (row) =>
+    state.extent.get(row, Extent.generation),
+  );
+export const positionNamed = (state: State, n: number): number =>
+  named(n, state.config.slices, SLICE_BITS, TAG_BITS, (position) =>
+    state.info.get(0, Info.sliceGeneration + position),
+  );
 export const isIndex = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < 512;
 export const isSlot = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < CAP_SLOTS;
 export const isEntry = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < ACCESS_ENTRIES;

@@ -253,6 +253,12 @@ export class VirtualMachine implements Machine, LoopMachine {
     if (this.#spec.accounts) this.hart.attribute(owner, this.hart.counters.layer);
   }
 
+  /** Without those of whoever took its exits. */
+  references(): number {
+    return this.hart.references - this.#foreign;
+  }
+  #foreign = 0;
+
   work(instructions: number): void {
     this.hart.charge('work', instructions);
   }
@@ -310,7 +316,9 @@ export class VirtualMachine implements Machine, LoopMachine {
     hart.counters.add(E.traps, 1);
     if (hart.listener !== null) hart.tell({ what: 'exit', cause: exit });
     hart.charge('trap-entry', hart.costs.trapEntry);
+    const before = hart.references;
     const result = act();
+    this.#foreign += hart.references - before;
     hart.charge('trap-return', hart.costs.trapReturn);
     hart.install(this.#regime);
     hart.enterLayer(layer);

@@ -16,7 +16,9 @@ import {
 } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { post } from './life.ts';
-import { DISK_TAGS, type State, Tag } from './state.ts';
+import { DISK_TAGS, pageAt, type State, Tag } from './state.ts';
+
+const LISTED_PAGE = 0x0fffffff;
 
 /** diskRequest(-, -, block, count, list address, -, flags): queues a transfer; its number. */
 export function diskRequest(state: State, caller: number, claim: Claims): Answer {
@@ -46,7 +48,7 @@ function fetchList(state: State, list: number, count: number): number[] | Answer
   for (let n = 0; n < count; n++) {
     const word = state.machine.loadUser(list + n * 4);
     if (word === null) return refuse(Status.badAddress, 4);
-    const page = word & 0x0fffffff;
+    const page = pageAt(word & LISTED_PAGE);
     if (page >= state.machine.pages) return refuse(Status.badArgument, 4);
     pages.push(page);
   }

@@ -6,13 +6,13 @@
  */
 import { Env, envId, EnvState, PageKind, Status } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { kill, wake } from './life.ts';
+import { kill, tellPatron, wake } from './life.ts';
 import { makeRoot } from './pages.ts';
-import { Cpu, isPage, Private, type State } from './state.ts';
+import { ACCOUNT, Cpu, isPage, pageAt, Private, type State } from './state.ts';
 
 /** envCreate(index, root page, -, -, -, patron | -1): makes row `index` an environment; its id. */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
-  const [index, root, patronId] = [claim(0), claim(1), claim(5)];
+  const [index, root, patronId] = [claim(0), pageAt(claim(1)), claim(5)];
   if (!Number.isInteger(index) || index < 1 || index >= state.config.environments) {
     return refuse(Status.badArgument, 0);
   }
@@ -49,8 +49,6 @@ export function makeEnv(
   return state.id(index);
 }
 
-const ACCOUNT = 1; // there is one tenant
-
 /** envStart(env, image, entry, argument 0, argument 1): loads the image and makes `env` ready. */
 export function envStart(state: State, claim: Claims): Answer {
   const [id, image, entry] = [claim(0), claim(1), claim(2)];
@@ -77,6 +75,17 @@ export function startEnv(
   wake(state, env);
 }
 
+/** envSuspend(env, -, 0 | 1): with 1 `env` does not run until it is resumed with 0. */
+export function envSuspend(state: State, claim: Claims): Answer {
+  const env = state.row(claim(0));
+  if (env < 0) return refuse(Status.badEnvironment, 0);
+
+  state.env.put(env, Env.suspended, claim(2) === 1 ? 1 : 0);
+  if (claim(2) === 1 && state.cpu.get(0, Cpu.current) === env) state.cpu.put(0, Cpu.current, 0);
+  if (claim(2) !== 1 && state.stateOf(env) === EnvState.ready) tellPatron(state, env);
+  return ok();
+}
+
 /** envDestroy(env, -, exit status): `env` becomes a zombie; destroying oneself does not return. */
 export function envDestroy(state: State, caller: number, claim: Claims): Answer | null {
   const env = state.row(claim(0));
@@ -97,7 +106,7 @@ export function envReap(state: State, claim: Claims): Answer {
     state.machine.setAddressSpace({ root: state.root, asid: 0 });
     state.cpu.put(0, Cpu.installed, 0);
   }
-  state.setKind(state.env.get(env, Env.root), PageKind.user, env);
+  state.setKind(state.env.get(env, Env.root), PageKind.user, 0);
   state.machine.fence(env);
   state.env.put(env, Env.state, EnvState.free);
   return ok();

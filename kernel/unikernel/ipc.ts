@@ -45,6 +45,22 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
   return null;
 }
 
+/** ipcSend(env, word 0..3, page | -1, -, rights): tells `env`, and gives it the slice's rest. */
+export function ipcSend(state: State, caller: number, claim: Claims): Answer | null {
+  const target = state.row(claim(0));
+  if (target < 0 || target === caller) return refuse(Status.badEnvironment, 0);
+  if (state.stateOf(target) !== EnvState.receiving) return refuse(Status.notReady, 0);
+  const index = grant(state, target, claim);
+  if (index < 0) return refuse(Status.notReady, 0);
+
+  deliver(state, caller, target, message(claim), index);
+  wake(state, target);
+  state.machine.contexts.setResult(caller, Status.ok, 0);
+  const runner = runnerFor(state, target);
+  if (runner !== 0) state.cpu.put(0, Cpu.current, runner);
+  return null;
+}
+
 /** ipcReplyWait(env | -1, word 0..3, page | -1, -, rights): answers `env`, waits for a call. */
 export function ipcReplyWait(state: State, caller: number, claim: Claims): Answer | null {
   const id = claim(0);
@@ -64,7 +80,7 @@ export function ipcReplyWait(state: State, caller: number, claim: Claims): Answe
     return null;
   }
   state.env.put(caller, Env.state, EnvState.receiving);
-  state.cpu.put(0, Cpu.current, client);
+  state.cpu.put(0, Cpu.current, client === 0 ? 0 : runnerFor(state, client));
   return null;
 }
 

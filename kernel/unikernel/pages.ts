@@ -6,27 +6,27 @@
  * as a table is a table, and what is scrubbed lies outside the unikernel's own.
  */
 import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
-import { Env, MAP_READ, MAP_SOFT, MAP_WRITE, PageKind, Status } from '../abi.ts';
+import { Env, MAP_MAX, MAP_READ, MAP_SOFT, MAP_WRITE, PageKind, Status } from '../abi.ts';
 import { writeDirectMap } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { isIndex, isPage, type State } from './state.ts';
+import { isIndex, isPage, pageAt, type State } from './state.ts';
 
 const FLAGS = MAP_READ | MAP_WRITE | MAP_SOFT; // what a caller may set
 
 /** pageAllocate(page): takes free page `page`, scrubbed. */
-export function pageAllocate(state: State, caller: number, claim: Claims): Answer {
-  const page = claim(0);
+export function pageAllocate(state: State, claim: Claims): Answer {
+  const page = pageAt(claim(0));
   if (!isPage(state, page)) return refuse(Status.badArgument, 0);
   if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
 
   state.machine.zeroPage(page);
-  state.setKind(page, PageKind.user, caller);
+  state.setKind(page, PageKind.user, 0);
   return ok();
 }
 
 /** pageFree(page): gives a page back, whatever it was and whoever maps it. */
 export function pageFree(state: State, claim: Claims): Answer {
-  const page = claim(0);
+  const page = pageAt(claim(0));
   if (!isPage(state, page)) return refuse(Status.badArgument, 0);
   // A table that is freed would be scrubbed under whoever runs on it.
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);
@@ -37,7 +37,7 @@ export function pageFree(state: State, claim: Claims): Answer {
 
 /** tableCreate(parent, index, page): makes `page` a table and hangs it under entry `index`. */
 export function tableCreate(state: State, claim: Claims): Answer {
-  const [parent, index, page] = [claim(0), claim(1), claim(2)];
+  const [parent, index, page] = [pageAt(claim(0)), claim(1), pageAt(claim(2))];
   if (!isPage(state, parent) || !isPage(state, page)) return refuse(Status.badArgument, 0);
   const top = state.kind(parent) === PageKind.root;
   if (!isPlace(state, parent, index, top ? PageKind.root : PageKind.middle)) {
@@ -47,7 +47,7 @@ export function tableCreate(state: State, claim: Claims): Answer {
 
   const { machine } = state;
   machine.zeroPage(page);
-  state.setKind(page, top ? PageKind.middle : PageKind.leaf, state.ownerOf(parent));
+  state.setKind(page, top ? PageKind.middle : PageKind.leaf, state.envOf(parent));
   const base = state.base.get(parent, 0) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
   state.base.put(page, 0, base);
   machine.writePtes([{ table: parent, index, value: pte(page, PTE_V) }]);
@@ -64,13 +64,13 @@ export function makeRoot(state: State, page: number, env: number): void {
 
 /** tableDestroy(table): takes a leaf or middle table, emptied or not, out of its parent. */
 export function tableDestroy(state: State, claim: Claims): Answer {
-  const table = claim(0);
+  const table = pageAt(claim(0));
   const kind = isPage(state, table) ? state.kind(table) : 0;
   if (kind !== PageKind.leaf && kind !== PageKind.middle) return refuse(Status.wrongKind, 0);
 
-  const env = state.ownerOf(table);
+  const env = state.envOf(table);
   unhang(state, state.env.get(env, Env.root), table, kind === PageKind.leaf);
-  state.setKind(table, PageKind.user, env);
+  state.setKind(table, PageKind.user, 0);
   state.machine.fence(env);
   return ok();
 }
@@ -102,7 +102,31 @@ function children(state: State, root: number): number[] {
 
 /** pageMap(table, index, page, -, -, flags): entry `index` of leaf table `table` maps `page`. */
 export function pageMap(state: State, claim: Claims): Answer {
-  return mapPage(state, claim(0), claim(1), claim(2), claim(5));
+  return mapPage(state, pageAt(claim(0)), claim(1), pageAt(claim(2)), claim(5));
+}
+
+/** pageMapList(table, index, count, list address, -, flags): maps the pages of a list, in order. */
+export function pageMapList(state: State, claim: Claims): Answer {
+  const [table, index, count, list] = [pageAt(claim(0)), claim(1), claim(2), claim(3)];
+  const { machine } = state;
+  for (let n = 0; n < count; n++) {
+    const word = n < MAP_MAX ? machine.loadUser(list + n * 4) : null;
+    const at = word === null ? -1 : pageAt(word & LISTED_PAGE);
+    const done = mapPage(state, table, index + n, at, claim(5));
+    if (done.status !== Status.ok) return n === 0 ? done : ok(n);
+  }
+  return ok(count);
+}
+const LISTED_PAGE = 0x0fffffff;
+
+/** pageCopy(to, -, -, from): copies a page over another. */
+export function pageCopy(state: State, claim: Claims): Answer {
+  const [to, from] = [pageAt(claim(0)), pageAt(claim(3))];
+  if (!isPage(state, to) || state.kind(to) !== PageKind.user) return refuse(Status.wrongKind, 0);
+  if (!isPage(state, from)) return refuse(Status.badArgument, 3);
+
+  state.machine.copyPage(to, from);
+  return ok();
 }
 
 /** Maps any page of memory, over whatever the entry held; flags that are not the caller's go. */
@@ -130,7 +154,7 @@ function isPlace(state: State, table: number, index: number, kind: number): bool
 
 /** pageUnmap(table, index, count): empties entries from `index` on; how many were filled. */
 export function pageUnmap(state: State, claim: Claims): Answer {
-  const [table, index, count] = [claim(0), claim(1), claim(2)];
+  const [table, index, count] = [pageAt(claim(0)), claim(1), claim(2)];
   if (!isPlace(state, table, index, PageKind.leaf)) return refuse(Status.wrongKind, 0);
   if (!Number.isInteger(count) || count < 1 || index + count > ENTRIES) {
     return refuse(Status.badArgument, 2);
@@ -143,23 +167,41 @@ export function pageUnmap(state: State, claim: Claims): Answer {
     if (((entries[n] ?? 0) & PTE_V) !== 0) updates.push({ table, index: index + n, value: 0 });
   }
   machine.writePtes(updates);
-  const env = state.ownerOf(table);
-  // Past a few entries one fence of the space is cheaper than one for each page.
-  if (updates.length > 4) machine.fence(env);
-  else for (const { index: at } of updates) machine.fence(env, state.base.get(table, 0) + at);
+  fenceAll(state, table, updates);
   return ok(updates.length);
 }
 
-/** pageProtect(table, index, flags): changes a filled entry's flags; accessed and dirty stay. */
+/** pageProtect(table, index, count, flags): changes filled entries' flags; A and D stay. */
 export function pageProtect(state: State, claim: Claims): Answer {
-  const [table, index, flags] = [claim(0), claim(1), claim(2)];
+  const [table, index, count, flags] = [pageAt(claim(0)), claim(1), claim(2), claim(3)];
   if (!isPlace(state, table, index, PageKind.leaf)) return refuse(Status.wrongKind, 0);
+  if (!Number.isInteger(count) || count < 1 || index + count > ENTRIES) {
+    return refuse(Status.badArgument, 2);
+  }
   const { machine } = state;
-  const old = machine.readPtes(table, index, 1)[0] ?? 0;
-  if ((old & PTE_V) === 0) return refuse(Status.absent, 1);
+  const entries = machine.readPtes(table, index, count);
+  const updates = [];
+  for (let n = 0; n < count; n++) {
+    const old = entries[n] ?? 0;
+    if ((old & PTE_V) === 0) continue;
+    const kept = (flags & FLAGS) | (old & (PTE_A | PTE_D));
+    updates.push({ table, index: index + n, value: pte(ptePpn(old), kept | PTE_U | PTE_V) });
+  }
+  if (updates.length === 0) return refuse(Status.absent, 1);
+  machine.writePtes(updates);
+  fenceAll(state, table, updates);
+  return ok(count);
+}
 
-  const kept = (flags & FLAGS) | (old & (PTE_A | PTE_D));
-  machine.writePtes([{ table, index, value: pte(ptePpn(old), kept | PTE_U | PTE_V) }]);
-  machine.fence(state.ownerOf(table), state.base.get(table, 0) + index);
-  return ok();
+/** Past a few entries one fence of the space is cheaper than one for each page. */
+function fenceAll(
+  state: State,
+  table: number,
+  updates: readonly { readonly index: number }[],
+): void {
+  const env = state.envOf(table);
+  if (updates.length > 4) state.machine.fence(env);
+  else {
+    for (const { index } of updates) state.machine.fence(env, state.base.get(table, 0) + index);
+  }
 }

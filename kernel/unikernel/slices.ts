@@ -4,7 +4,7 @@
  * nobody to be unfair to, so no grace is measured and nothing forfeited.
  */
 import { NEVER } from '../../machine/units.ts';
-import { Env, EnvState, Info, Status, Upcall } from '../abi.ts';
+import { Env, EnvState, Info, PREDICATE_TERMS, Status, Upcall, Woken } from '../abi.ts';
 import {
   type Context,
   loadTick,
@@ -13,7 +13,8 @@ import {
   storeTick,
 } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { post } from './life.ts';
+import { post, rouse } from './life.ts';
+import { evaluate, fetchTerms, holds, keepTerms } from './predicates.ts';
 import { Cpu, Private, SLICES, type State } from './state.ts';
 import { pushSliceUpcall } from './upcalls.ts';
 
@@ -43,16 +44,41 @@ function giveBack(state: State, caller: number): void {
   state.cpu.put(0, Cpu.current, 0);
 }
 
-/** sleep(seen): waits until the caller's event count is not `seen`. The value is the count. */
+/**
+ * sleep(seen, cycles | -1, predicate address, terms): waits until the caller's event count is not
+ * `seen`, `cycles` have passed or the predicate holds. Its value is the count; then reason and tag.
+ */
 export function sleep(state: State, caller: number, claim: Claims): Answer | null {
-  const seen = claim(0);
-  const events = state.env.get(caller, Env.events);
-  if (events !== (seen | 0)) return ok(events);
+  const [seen, cycles, address, terms] = [claim(0), claim(1), claim(2), claim(3)];
+  if (!(terms >= 0 && terms <= PREDICATE_TERMS)) return refuse(Status.tooMany, 3);
+  const words = fetchTerms(state, address, terms);
+  if (!Array.isArray(words)) return words;
 
-  state.env.put(caller, Env.state, EnvState.sleeping);
-  state.machine.contexts.setResult(caller, Status.ok, events);
-  giveBack(state, caller);
+  const { contexts } = state.machine;
+  const events = state.env.get(caller, Env.events);
+  const tag = evaluate(state, terms, (n) => words[n] ?? 0);
+  if (events !== (seen | 0)) contexts.setResult(caller, Status.ok, events, Woken.event, 0);
+  else if (tag !== null) contexts.setResult(caller, Status.ok, events, Woken.predicate, tag);
+  else if (cycles === 0) contexts.setResult(caller, Status.ok, events, Woken.deadline, 0);
+  else {
+    const deadline = cycles < 0 ? 0 : state.machine.now() + cycles;
+    storeTick(state.env, caller, Env.deadline, deadline);
+    keepTerms(state, caller, words);
+    state.env.put(caller, Env.state, EnvState.sleeping);
+    giveBack(state, caller);
+  }
   return null;
+}
+
+/** Wakes sleeper `env` if its time has come or its predicate is true. */
+function isDue(state: State, env: number): boolean {
+  const events = state.env.get(env, Env.events);
+  const tag = state.env.get(env, Env.terms) > 0 ? holds(state, env) : null;
+  const deadline = loadTick(state.env, env, Env.deadline);
+  if (tag !== null) rouse(state, env, events, Woken.predicate, tag);
+  else if (deadline === 0 || state.machine.now() < deadline) return false;
+  else rouse(state, env, events, Woken.deadline, 0);
+  return true;
 }
 
 /** notify(env): posts an event to any environment. */
@@ -84,16 +110,24 @@ export function sliceFree(state: State, claim: Claims): Answer {
 
 const isPosition = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < SLICES;
 
-/**
- * Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. A call
- * whose callee has died ends here, refused: whoever would run the caller finds it ready.
- */
+/** Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. */
 export function runnerFor(state: State, env: number): number {
+  const at = endOfCalls(state, env);
+  if (at === 0) return 0;
+  const is = state.stateOf(at);
+  if (is === EnvState.ready) return at;
+  return is === EnvState.sleeping && isDue(state, at) ? at : 0;
+}
+
+/**
+ * Whom `env` waits for in the end: the first that is in no call, itself perhaps; 0 if one of them
+ * is suspended. A call whose callee has died ends here, refused: its caller is ready.
+ */
+function endOfCalls(state: State, env: number): number {
   let at = env;
   for (let hop = 0; hop < CALL_CHAIN; hop++) {
-    const is = state.stateOf(at);
-    if (is === EnvState.ready) return at;
-    if (is !== EnvState.calling) return 0;
+    if (state.env.get(at, Env.suspended) !== 0) return 0;
+    if (state.stateOf(at) !== EnvState.calling) return at;
     const callee = state.row(state.env.get(at, Env.partner));
     if (callee < 0 || state.stateOf(callee) === EnvState.zombie) {
       state.machine.contexts.setResult(at, Status.badEnvironment, 0);
@@ -132,7 +166,7 @@ export function dispatch(state: State): Context | null {
     if (next === 0) next = nextSlice(state);
     cpu.put(0, Cpu.current, next);
     if (next === 0) {
-      machine.setTimer(NEVER);
+      machine.setTimer(firstDeadline(state));
       return null;
     }
   }
@@ -160,6 +194,19 @@ function nextSlice(state: State): number {
     return runner;
   }
   return 0;
+}
+
+/** The first deadline that a position would run somebody for. */
+function firstDeadline(state: State): number {
+  let wake = NEVER;
+  for (let position = 0; position < SLICES; position++) {
+    const owner = state.row(state.sliceOwner(position));
+    const at = owner < 0 ? 0 : endOfCalls(state, owner);
+    if (at === 0 || state.stateOf(at) !== EnvState.sleeping) continue;
+    const deadline = loadTick(state.env, at, Env.deadline);
+    if (deadline !== 0) wake = Math.min(wake, deadline);
+  }
+  return wake;
 }
 
 /** Loads the registers and the address space of the environment that runs next. */

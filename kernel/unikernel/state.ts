@@ -4,7 +4,20 @@
  *
  * Trusts its tenant, who could write here; owes its callers rows and columns in range (an assert).
  */
-import { Env, envId, envIndex, EnvState, ENV_INDEX_BITS, Info, PAGE_OWNER_SHIFT } from '../abi.ts';
+import {
+  Env,
+  envId,
+  envIndex,
+  EnvState,
+  ENV_INDEX_BITS,
+  Info,
+  PAGE_ACCOUNT_SHIFT,
+  PAGE_BITS,
+  PAGE_ENV_SHIFT,
+  PageKind,
+  PREDICATE_TERMS,
+  Term,
+} from '../abi.ts';
 import { Layout, type Machine, type Table } from '../supervisor.ts';
 
 export interface UnikernelConfig {
@@ -13,6 +26,8 @@ export interface UnikernelConfig {
   readonly sliceCycles: number;
 }
 
+/** There is one tenant, and one account. */
+export const ACCOUNT = 1;
 /** Positions of the slice vector. */
 export const SLICES = 16;
 export const DISK_TAGS = 64;
@@ -22,14 +37,15 @@ export const Private = {
   registers: 0, // 32 words
   saved: 32, // how many of them stand there
   upcallEntry: 33, // per kind, entry + 1
-  upcallFrame: 36, // per kind, user address
-  windowTable: 39, // table + 1, 0: none
-  windowIndex: 40,
-  queueHead: 41, // callers that wait for this environment, index, 0 if none
-  queueTail: 42,
-  queueNext: 43,
-  message: 44, // 4 words of a queued call
-  words: 48,
+  upcallFrame: 38, // per kind, user address
+  windowTable: 43, // table + 1, 0: none
+  windowIndex: 44,
+  queueHead: 45, // callers that wait for this environment, index, 0 if none
+  queueTail: 46,
+  queueNext: 47,
+  message: 48, // 4 words of a queued call
+  predicate: 52, // PREDICATE_TERMS × Term.words, of a sleeper
+  words: 52 + PREDICATE_TERMS * Term.words,
 } as const;
 
 /** Words of the unikernel's own registers. */
@@ -100,12 +116,15 @@ export class State {
     return this.pageWord.get(page, 0) & 0xff;
   }
 
-  ownerOf(page: number): number {
-    return this.pageWord.get(page, 0) >>> PAGE_OWNER_SHIFT;
+  /** Environment that a table belongs to. */
+  envOf(table: number): number {
+    return this.pageWord.get(table, 0) >>> PAGE_ENV_SHIFT;
   }
 
-  setKind(page: number, kind: number, owner: number): void {
-    this.pageWord.put(page, 0, kind | (owner << PAGE_OWNER_SHIFT));
+  setKind(page: number, kind: number, env: number): void {
+    const account = kind === PageKind.free ? 0 : ACCOUNT;
+    const word = kind | (account << PAGE_ACCOUNT_SHIFT) | (env << PAGE_ENV_SHIFT);
+    this.pageWord.put(page, 0, word);
   }
 
   setInfo(word: number, value: number): void {
@@ -116,6 +135,10 @@ export class State {
     return this.info.get(0, Info.sliceVector + position);
   }
 }
+
+/** A page's number without the generation that its name may carry: nothing is ever stale here. */
+export const pageAt = (n: number): number =>
+  Number.isInteger(n) && n >= 0 ? n % 2 ** PAGE_BITS : -1;
 
 /** A page behind the tables: a call that scrubs or retypes one must not hit the unikernel. */
 export const isPage = (state: State, n: number): boolean =>

@@ -35,13 +35,23 @@ import {
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { consoleWrite } from './console.ts';
 import { completions, diskRequest } from './disk.ts';
-import { envCreate, envDestroy, envReap, envStart, makeEnv, startEnv } from './environments.ts';
-import { ipcCall, ipcReplyWait, ipcWindow } from './ipc.ts';
+import {
+  envCreate,
+  envDestroy,
+  envReap,
+  envStart,
+  envSuspend,
+  makeEnv,
+  startEnv,
+} from './environments.ts';
+import { ipcCall, ipcReplyWait, ipcSend, ipcWindow } from './ipc.ts';
 import { kill } from './life.ts';
 import {
   pageAllocate,
+  pageCopy,
   pageFree,
   pageMap,
+  pageMapList,
   pageProtect,
   pageUnmap,
   tableCreate,
@@ -170,6 +180,11 @@ export class Unikernel implements Supervisor {
       case Call.capDrop:
       case Call.accessAdd:
       case Call.accessRemove:
+      case Call.capOffer:
+      case Call.capAcquire:
+      case Call.pageLimit:
+      case Call.pageKeep:
+      case Call.saveBlock:
         return ok(); // nobody is kept from anything
       case Call.yield:
         return yieldTo(state, caller, claim);
@@ -181,6 +196,8 @@ export class Unikernel implements Supervisor {
         return envCreate(state, caller, claim);
       case Call.envStart:
         return envStart(state, claim);
+      case Call.envSuspend:
+        return envSuspend(state, claim);
       case Call.envDestroy:
         return envDestroy(state, caller, claim);
       case Call.envReap:
@@ -188,7 +205,7 @@ export class Unikernel implements Supervisor {
       case Call.upcallSet:
         return upcallSet(state, caller, claim);
       case Call.pageAllocate:
-        return pageAllocate(state, caller, claim);
+        return pageAllocate(state, claim);
       case Call.pageFree:
         return pageFree(state, claim);
       case Call.tableCreate:
@@ -197,6 +214,10 @@ export class Unikernel implements Supervisor {
         return tableDestroy(state, claim);
       case Call.pageMap:
         return pageMap(state, claim);
+      case Call.pageMapList:
+        return pageMapList(state, claim);
+      case Call.pageCopy:
+        return pageCopy(state, claim);
       case Call.pageUnmap:
         return pageUnmap(state, claim);
       case Call.pageProtect:
@@ -211,6 +232,8 @@ export class Unikernel implements Supervisor {
         return ipcCall(state, caller, claim);
       case Call.ipcReplyWait:
         return ipcReplyWait(state, caller, claim);
+      case Call.ipcSend:
+        return ipcSend(state, caller, claim);
       case Call.diskRequest:
         return diskRequest(state, caller, claim);
       case Call.consoleWrite:
@@ -218,7 +241,7 @@ export class Unikernel implements Supervisor {
       case Call.batch:
         return this.#batch(state, caller, claim);
       default:
-        return refuse(Status.badCall, 0); // extentSplit among them: there is one extent, the disk
+        return refuse(Status.badCall, 0); // one extent, the disk; one account, nobody to ask it
     }
   }
 

@@ -35,7 +35,6 @@ export const FREE_PAGES = 64;
 export const PIPE_BUFFERS = 256;
 export const VIEWS = 288;
 export const LEAVES_MAX = 64;
-export const COPY_WINDOW = 352;
 export const BUILD_WINDOW = 353;
 export const FILE_WINDOW = 360;
 export const WINDOW_PAGES = 8;

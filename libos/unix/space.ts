@@ -7,6 +7,7 @@ import {
   Call,
   EnvState,
   Info,
+  MAP_MAX,
   MAP_READ,
   MAP_SOFT_SHIFT,
   MAP_WRITE,
@@ -21,7 +22,6 @@ import {
   BUILD_WINDOW,
   COMMON,
   Control,
-  COPY_WINDOW,
   ENVS,
   FILE_WINDOW,
   HEAP,
@@ -57,6 +57,25 @@ export interface Draft {
   readonly env: number;
   readonly leaf: number;
   readonly middle: number;
+}
+
+const GAP = 8; // empty entries that are cheaper to pass over than to begin a call after
+
+/** Runs of filled entries, each as much as one call may unmap. */
+function spans(
+  entries: Uint32Array,
+  first: number,
+  end: number,
+): readonly { readonly index: number; readonly count: number }[] {
+  const found: { index: number; count: number }[] = [];
+  for (let index = first; index < end; index++) {
+    if (((entries[index * 2] ?? 0) & PTE_VALID) === 0) continue;
+    const last = found.at(-1);
+    const near = last !== undefined && index - (last.index + last.count) <= GAP;
+    if (near && index - last.index < UNMAP_MAX) last.count = index - last.index + 1;
+    else found.push({ index, count: 1 });
+  }
+  return found;
 }
 
 export class Space {
@@ -128,14 +147,13 @@ export class Space {
   *#copyOnWrite(page: number, physical: number): Op<boolean> {
     const leaf = yield* this.#leaf(Math.floor(page / ENTRIES));
     if (!(yield* this.#shared.isShared(physical))) {
-      const { status } = yield* this.#sys.pageProtect(leaf, page % ENTRIES, RW, COMMON);
+      const { status } = yield* this.#sys.pageProtect(leaf, page % ENTRIES, 1, RW, COMMON);
       return status === Status.ok;
     }
     const copy = yield* this.#shared.take();
     if (copy < 0) return false;
-    if (!(yield* this.#map(COPY_WINDOW, copy, RW))) return false;
-    if (this.#port.copy(at(COPY_WINDOW), at(page), PAGE) === undefined) yield* this.#port.fault();
-    yield* this.#unmap(COPY_WINDOW);
+    const { status } = yield* this.#sys.pageCopy(copy, COMMON, 0, physical, COMMON, 0);
+    if (status !== Status.ok) return false;
     yield* this.#sys.pageUnmap(leaf, page % ENTRIES, 1, COMMON);
     if (!(yield* this.#map(page, copy, RW))) return false;
     yield* this.#shared.drop(physical);
@@ -227,20 +245,20 @@ export class Space {
 
   /** Unmaps entries `first` and up of a leaf table seen at `view`, dropping their pages. */
   *#emptyLeaf(leaf: number, view: number, first: number): Op<void> {
+    const entries = yield* this.#readLeaf(view);
+    for (const { index, count } of spans(entries, first, ENTRIES)) {
+      yield* this.#sys.pageUnmap(leaf, index, count, COMMON);
+      for (let n = index; n < index + count; n++) {
+        const entry = entries[n * 2] ?? 0;
+        if ((entry & PTE_VALID) !== 0) yield* this.#shared.drop(entry >>> 10);
+      }
+    }
+  }
+
+  *#readLeaf(view: number): Op<Uint32Array> {
     const bytes = new Uint8Array(PAGE);
     if (this.#port.read(view, bytes, 0, PAGE) === undefined) yield* this.#port.fault();
-    const entries = new Uint32Array(bytes.buffer);
-    for (let chunk = first; chunk < ENTRIES; chunk += UNMAP_MAX) {
-      const dropped = [];
-      for (let n = chunk; n < Math.min(chunk + UNMAP_MAX, ENTRIES); n++) {
-        const entry = entries[n * 2] ?? 0;
-        if ((entry & PTE_VALID) !== 0) dropped.push(entry >>> 10);
-      }
-      if (dropped.length === 0) continue;
-      const count = Math.min(UNMAP_MAX, ENTRIES - chunk);
-      yield* this.#sys.pageUnmap(leaf, chunk, count, COMMON);
-      for (const physical of dropped) yield* this.#shared.drop(physical);
-    }
+    return new Uint32Array(bytes.buffer);
   }
 
   // ---- children ---------------------------------------------------------------------------------
@@ -328,32 +346,43 @@ export class Space {
    */
   *shareHeap(child: Draft): Op<boolean> {
     const leaves = yield* this.#port.load(user(User.leaves));
-    const bytes = new Uint8Array(PAGE);
-    const entries = new Uint32Array(bytes.buffer);
     const tables = [child.leaf];
     for (let n = 0; n < leaves; n++) {
-      if (this.#port.read(at(VIEWS + n), bytes, 0, PAGE) === undefined) yield* this.#port.fault();
-      const calls: number[][] = [];
-      const given: { readonly physical: number; readonly call: number }[] = [];
-      for (let index = n === 0 ? HEAP : 0; index < ENTRIES; index++) {
-        const entry = entries[index * 2] ?? 0;
-        if ((entry & PTE_VALID) === 0) continue;
-        const physical = entry >>> 10;
-        if (tables[n] === undefined && !(yield* this.#childLeaves(child, tables, n))) return false;
-        const theirs = tables[n] ?? 0;
-        given.push({ physical, call: calls.length });
-        calls.push([Call.pageMap, theirs, index, physical, COMMON, 0, COW, COMMON]);
-        if ((entry & MAP_WRITE) !== 0) {
-          calls.push([Call.pageProtect, yield* this.#leaf(n), index, COW, COMMON]);
+      const entries = yield* this.#readLeaf(at(VIEWS + n));
+      let index = n === 0 ? HEAP : 0;
+      while (index < ENTRIES) {
+        const run: number[] = [];
+        for (; run.length < MAP_MAX && index + run.length < ENTRIES;) {
+          const entry = entries[(index + run.length) * 2] ?? 0;
+          if ((entry & PTE_VALID) === 0) break;
+          run.push(entry >>> 10);
         }
-        yield* this.#shared.keep(physical);
+        if (run.length > 0) {
+          if (tables[n] === undefined && !(yield* this.#childLeaves(child, tables, n)))
+            return false;
+          const ours = yield* this.#leaf(n);
+          if (!(yield* this.#shareRun(tables[n] ?? 0, ours, index, run))) return false;
+        }
+        index += Math.max(run.length, 1);
       }
-      const done = yield* this.#sys.batch(BATCH, calls);
-      if (done === calls.length) continue;
-      for (const { physical, call } of given) if (call >= done) yield* this.#shared.drop(physical);
-      return false;
     }
     return true;
+  }
+
+  /** Gives `run`, what stands at `index` and after it in our table, to the child's table. */
+  *#shareRun(theirs: number, ours: number, index: number, run: readonly number[]): Op<boolean> {
+    const port = this.#port;
+    for (const physical of run) yield* this.#shared.keep(physical);
+    const list = new Uint8Array(Uint32Array.from(run).buffer);
+    if (port.write(BATCH, list, 0, list.length) === undefined) yield* port.fault();
+    const { length } = run;
+    const sys = this.#sys;
+    const mapped = yield* sys.pageMapList(theirs, index, length, BATCH, COMMON, COW, COMMON);
+    const done = mapped.status === Status.ok ? mapped.value : 0;
+    for (const physical of run.slice(done)) yield* this.#shared.drop(physical);
+    if (done < length) return false;
+    const { status } = yield* sys.pageProtect(ours, index, length, COW, COMMON);
+    return status === Status.ok;
   }
 
   *#childLeaves(child: Draft, tables: number[], n: number): Op<boolean> {
@@ -403,13 +432,9 @@ export class Space {
     yield* this.#sys.pageUnmap(first, VIEWS, LEAVES_MAX, COMMON);
     for (let n = 0; n < tables.length; n += 3) {
       const leaf = tables[n] ?? 0;
-      yield* this.through(BUILD_WINDOW, leaf, MAP_READ, () =>
-        this.#emptyLeaf(leaf, at(BUILD_WINDOW), n === 0 ? HEAP : 0),
+      const rest = yield* this.through(BUILD_WINDOW, leaf, MAP_READ, () =>
+        this.#empty(leaf, n === 0 ? HEAP : 0),
       );
-      const rest: number[][] = [];
-      for (let from = 0; n === 0 && from < HEAP; from += UNMAP_MAX) {
-        rest.push([Call.pageUnmap, leaf, from, UNMAP_MAX, COMMON]);
-      }
       yield* this.#sys.batch(BATCH, [...rest, [Call.tableDestroy, leaf, COMMON]]);
       for (let k = 0; k < 3; k++) yield* shared.drop(tables[n + k] ?? 0);
     }
@@ -421,6 +446,16 @@ export class Space {
       yield* shared.drop(yield* shared.row(pid, word));
     }
     yield* shared.setRow(pid, Row.state, RowState.free);
+  }
+
+  /** Empties a leaf table seen in the build window of its heap; returns what unmaps the rest. */
+  *#empty(leaf: number, heap: number): Op<number[][]> {
+    const entries = yield* this.#readLeaf(at(BUILD_WINDOW));
+    yield* this.#emptyLeaf(leaf, at(BUILD_WINDOW), heap);
+    return spans(entries, 0, heap).map(({ index, count }) => [
+      Call.pageUnmap,
+      ...[leaf, index, count, COMMON],
+    ]);
   }
 
   /** Whether the environment of a row is dead. */

@@ -77,7 +77,7 @@ function good(channel: number, exo = false): Guest {
   const supervisor = exo
     ? new Exokernel({ environments: 8, extents: 4, slices: 4, sliceCycles: 20_000 }, [tenant])
     : new Unikernel({ environments: 8, sliceCycles: 20_000 }, tenant, channel);
-  return { supervisor, images: [minimal], pages: 160, firstBlock: channel * 4, blocks: 4, channel };
+  return { supervisor, images: [minimal], pages: 160, firstBlock: channel * 6, blocks: 6, channel };
 }
 
 /** A scripted guest, with a program that calls `calls` times. */

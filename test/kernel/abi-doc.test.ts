@@ -1,12 +1,12 @@
 /**
  * docs/ABI.md is the interface for people: it has exactly the calls of kernel/abi.ts, by number,
- * and of each the refusals that the tables of refusals.ts provoke, in the same order.
+ * and of each the refusals that the tables of refusals/ provoke, in the same order.
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { ARITY, Call, CALL_COUNT, Status } from '../../kernel/abi.ts';
 import { CALLS } from './harness.ts';
-import { REFUSALS } from './refusals.ts';
+import { REFUSALS } from './refusals/index.ts';
 
 interface Entry {
   readonly name: string;

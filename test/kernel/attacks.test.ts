@@ -19,6 +19,7 @@ import {
   packName,
   PageKind,
   READ,
+  Resource,
   Start,
   Status,
   Upcall,
@@ -28,6 +29,7 @@ import { Cpu, EXCESS_MAX, PageRecord, Private } from '../../kernel/exokernel/sta
 import { Cause } from '../../machine/machine.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op, UserPort } from '../../machine/user-port.ts';
+import { books } from './books.ts';
 import {
   BLOCKS_EACH,
   Entry,
@@ -53,7 +55,7 @@ const notPermitted = (argument: number): object => said(Status.notPermitted, arg
 let rig: Rig;
 const boot = (config: RigConfig = {}): Rig => (rig = new Rig(config));
 afterEach(() => {
-  expect(audit(rig.raw)).toEqual([]);
+  expect([...audit(rig.raw), ...books(rig.raw)]).toEqual([]);
 });
 
 const take = ({ row }: Home): number => {
@@ -98,8 +100,8 @@ describe('memory', () => {
     expect(into).toMatchObject(notPermitted(6));
     const stack = rig.call(b.row, 'pageUnmap', a.leaf, Start.stackPage, 1, 0);
     expect(stack).toMatchObject(notPermitted(3));
-    const flags = rig.call(b.row, 'pageProtect', a.leaf, Start.stackPage, MAP_READ, 0);
-    expect(flags).toMatchObject(notPermitted(3));
+    const flags = rig.call(b.row, 'pageProtect', a.leaf, Start.stackPage, 1, MAP_READ, 0);
+    expect(flags).toMatchObject(notPermitted(4));
     expect(rig.call(b.row, 'tableDestroy', a.leaf, 0)).toMatchObject(notPermitted(1));
     const [x, y, z] = [take(b), take(b), take(b)];
     const hang = rig.call(b.row, 'tableCreate', a.middle, 9, x, 0, y, z, 0);
@@ -113,8 +115,8 @@ describe('memory', () => {
       expect(got).toMatchObject(notPermitted(5));
     }
     map(b, 300, b.leaf, MAP_READ);
-    const more = rig.call(b.row, 'pageProtect', b.leaf, 300, RW, 0);
-    expect(more).toMatchObject(notPermitted(2));
+    const more = rig.call(b.row, 'pageProtect', b.leaf, 300, 1, RW, 0);
+    expect(more).toMatchObject(notPermitted(3));
     rig.catches(b.row);
     expect(rig.access(b.row, at(300), -1)).toEqual({ cause: STORE, address: at(300) });
     // Reading is exposure, and only of one's own: the entry of page 300 is there to be seen.
@@ -173,8 +175,8 @@ describe('memory', () => {
     rig.catches(b.row);
     expect(rig.access(b.row, at(300))).toBe(7);
     expect(rig.access(b.row, at(300), 1)).toEqual({ cause: STORE, address: at(300) });
-    const wider = rig.call(b.row, 'pageProtect', b.leaf, 300, RW, 0);
-    expect(wider).toMatchObject(notPermitted(2));
+    const wider = rig.call(b.row, 'pageProtect', b.leaf, 300, 1, RW, 0);
+    expect(wider).toMatchObject(notPermitted(3));
     words(b.row, SCRATCH, [page | (1 << 28)]);
     const dma = rig.call(b.row, 'diskRequest', b.extent, 0, 0, 1, SCRATCH, 0, 0);
     expect(dma).toMatchObject(notPermitted(5));
@@ -200,10 +202,10 @@ describe('memory', () => {
     const { b } = boot();
     rig.catches(b.row);
     fresh(b, 300);
-    rig.must(b.row, 'pageProtect', b.leaf, 300, MAP_READ, 0);
+    rig.must(b.row, 'pageProtect', b.leaf, 300, 1, MAP_READ, 0);
     expect(rig.access(b.row, at(300), 9)).toEqual({ cause: STORE, address: at(300) });
     expect(rig.access(b.row, at(300))).toBe(7);
-    rig.must(b.row, 'pageProtect', b.leaf, 300, RW, 0);
+    rig.must(b.row, 'pageProtect', b.leaf, 300, 1, RW, 0);
     expect(rig.access(b.row, at(300), 9)).toBe(0);
   });
 
@@ -240,8 +242,8 @@ describe('memory', () => {
     const mapped = rig.call(b.row, 'pageMap', b.leaf, 300, page, 0, 0, wide, 0);
     expect(mapped).toMatchObject(said(Status.badArgument, 5));
     map(b, 300, page);
-    const changed = rig.call(b.row, 'pageProtect', b.leaf, 300, wide, 0);
-    expect(changed).toMatchObject(said(Status.badArgument, 2));
+    const changed = rig.call(b.row, 'pageProtect', b.leaf, 300, 1, wide, 0);
+    expect(changed).toMatchObject(said(Status.badArgument, 3));
   });
 
   test('what the last owner left in a page', () => {
@@ -287,7 +289,7 @@ describe('memory', () => {
     }
     rig.must(b.row, 'tableCreate', b.middle, 9, leaf, 0, ledger0, ledger1, 0);
     expect(rig.must(b.row, 'pageUnmap', leaf, 0, 64, 0)).toBe(0);
-    const protect = rig.call(b.row, 'pageProtect', leaf, 0, RW, 0);
+    const protect = rig.call(b.row, 'pageProtect', leaf, 0, 1, RW, 0);
     expect(protect).toMatchObject(said(Status.absent, 1));
     const page = take(b);
     for (const index of [0, 1, 256]) {
@@ -300,20 +302,22 @@ describe('memory', () => {
     expect(map1).toMatchObject(said(Status.wrongKind, 2));
   });
 
-  test('taking a page away while it is mapped: entry, capability, page', () => {
+  test('keeping a page that is taken away, by a mapping, its capability or its translation', () => {
     const { a, b } = boot();
+    rig.catches(b.row);
     const page = take(a);
     rig.must(a.row, 'accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ);
     rig.must(b.row, 'capForge', b.id, 3, 0, NAME_B.a, NAME_B.b, READ);
     rig.must(b.row, 'pageMap', b.leaf, 300, page, 3, 1, MAP_READ, 0);
-    expect(rig.call(b.row, 'capDrop', 3)).toMatchObject(said(Status.busy, 0));
-    expect(rig.call(a.row, 'accessRemove', page, 0, 1)).toMatchObject(said(Status.busy, 2));
+    expect(rig.access(b.row, at(300))).toBe(0);
+    expect(rig.call(b.row, 'capDrop', b.id, 3, 0)).toMatchObject(said(Status.busy, 1));
     expect(rig.call(a.row, 'pageFree', page, 0)).toMatchObject(said(Status.busy, 0));
-    rig.must(b.row, 'pageUnmap', b.leaf, 300, 1, 0);
-    rig.must(b.row, 'capDrop', 3);
     rig.must(a.row, 'accessRemove', page, 0, 1);
+    expect(rig.access(b.row, at(300))).toEqual({ cause: LOAD, address: at(300) });
     const again = rig.call(b.row, 'pageMap', b.leaf, 300, page, 0, 1, MAP_READ, 0);
     expect(again).toMatchObject(said(Status.absent, 4));
+    rig.must(b.row, 'capDrop', b.id, 3, 0);
+    rig.must(a.row, 'pageFree', page, 0);
   });
 
   test('a shared page made a table: its sharers would write in it', () => {
@@ -324,7 +328,7 @@ describe('memory', () => {
     const table = rig.call(a.row, 'tableCreate', a.middle, 9, page, 0, x, y, 0);
     expect(table).toMatchObject(said(Status.busy, 2));
     const { a: word, b: more } = packName([1, 1]);
-    const root = rig.call(a.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, -1);
+    const root = rig.call(a.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, -1, -1);
     expect(root).toMatchObject(said(Status.busy, 1));
   });
 });
@@ -402,7 +406,7 @@ describe('capabilities', () => {
     const page = take(b);
     const { a: word, b: more } = packName([2, 5]);
     const make = (patron: number): object =>
-      rig.call(b.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, patron);
+      rig.call(b.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, patron, -1);
     expect(make(a.id)).toMatchObject(notPermitted(5));
     expect(make(b.id)).toMatchObject({ status: Status.ok });
     // A child may name its own patron, which it does not dominate: who schedules it.
@@ -412,7 +416,7 @@ describe('capabilities', () => {
     rig.must(child.row, 'pageAllocate', root, 0);
     const name = packName([2, 6, 1]);
     const row = rig.raw.freeRow();
-    const grandchild = rig.call(child.row, 'envCreate', row, root, 0, name.a, name.b, b.id);
+    const grandchild = rig.call(child.row, 'envCreate', row, root, 0, name.a, name.b, b.id, -1);
     expect(grandchild).toMatchObject({ status: Status.ok });
   });
 
@@ -424,7 +428,7 @@ describe('capabilities', () => {
     rig.must(middle.row, 'pageAllocate', page, 0);
     const { a: word, b: more } = packName([2, 6, 1]);
     const row = rig.raw.freeRow();
-    const id = rig.must(middle.row, 'envCreate', row, page, 0, word, more, -1);
+    const id = rig.must(middle.row, 'envCreate', row, page, 0, word, more, -1, -1);
     rig.must(b.row, 'envDestroy', middle.id, 0, 0);
     rig.must(b.row, 'envReap', middle.id, 0);
     const next = rig.child(a.row, [1, 5], { start: false });
@@ -524,34 +528,69 @@ describe('devices', () => {
     const [x, y] = [take(a), take(a)];
     words(a.row, SCRATCH, [page]);
     rig.must(a.row, 'diskRequest', a.extent, 0, 0, 1, SCRATCH, 0, 0);
-    expect(rig.call(a.row, 'pageFree', page, 0)).toMatchObject(said(Status.busy, 0));
     const table = rig.call(a.row, 'tableCreate', a.middle, 9, page, 0, x, y, 0);
     expect(table).toMatchObject(said(Status.busy, 2));
     const ledger = rig.call(a.row, 'tableCreate', a.middle, 9, x, 0, page, y, 0);
     expect(ledger).toMatchObject(said(Status.busy, 4));
     const { a: word, b: more } = packName([1, 1]);
-    const root = rig.call(a.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, -1);
+    const root = rig.call(a.row, 'envCreate', rig.raw.freeRow(), page, 0, word, more, -1, -1);
     expect(root).toMatchObject(said(Status.busy, 1));
+    rig.must(a.row, 'pageFree', page, 0);
+    expect(rig.raw.kind(page)).toBe(PageKind.quarantined);
+    const taken = rig.call(a.row, 'pageAllocate', page, 0);
+    expect(taken).toMatchObject(said(Status.notFree, 0));
   });
 
-  test('a pinned page is free to go when the request is done, not before', () => {
-    const { a } = boot();
+  test('a page freed while a device writes to it: nobody has it until the request is over', () => {
+    const { a, b } = boot();
     const page = take(a);
     words(a.row, SCRATCH, [page]);
     rig.must(a.row, 'diskRequest', a.extent, 0, 0, 1, SCRATCH, 0, 0);
-    expect(rig.call(a.row, 'pageFree', page, 0)).toMatchObject(said(Status.busy, 0));
+    const used = rig.raw.used(a.row, Resource.pages);
+    rig.must(a.row, 'pageFree', page, 0);
+    for (const [call, ...args] of [
+      ['pageFree', page, 0],
+      ['pageMap', a.leaf, 300, page, 0, 0, MAP_READ, 0],
+      ['accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ],
+      ['pageLimit', page, 0, -1, -1],
+      ['pageKeep', page, 0, 0],
+      ['pageCopy', page, 0, 0, a.stack, 0, 0],
+      ['pageCopy', a.stack, 0, 0, page, 0, 0],
+      ['diskRequest', a.extent, 0, 0, 1, SCRATCH, 0, 0],
+    ] as const) {
+      expect(rig.call(a.row, call, ...args).status, call).toBe(Status.wrongKind);
+    }
+    expect(rig.call(b.row, 'pageAllocate', page, 0)).toMatchObject(said(Status.notFree, 0));
+    expect(rig.call(b.row, 'pageSweep', page)).toMatchObject(said(Status.busy, 0));
+    // And it is A's expense as long as A's request stands.
+    expect(rig.raw.used(a.row, Resource.pages)).toBe(used);
     rig.run(100_000);
     expect(rig.raw.env(a.row, Env.diskDone)).toBe(1);
-    rig.must(a.row, 'pageFree', page, 0);
+    expect(rig.raw.kind(page)).toBe(PageKind.free);
+    expect(rig.raw.used(a.row, Resource.pages)).toBe(used - 1);
+    rig.must(b.row, 'pageAllocate', page, 0);
   });
 
   test('an access entry taken back while a device uses the page by it', () => {
-    const { a, b } = boot({ machine: { profile: LATE_DISK } });
+    const { a, b } = boot();
     const page = take(a);
     rig.must(a.row, 'accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ | WRITE);
     words(b.row, SCRATCH, [page | (1 << 28)]);
-    rig.must(b.row, 'diskRequest', b.extent, 0, 0, 1, SCRATCH, 0, 0);
-    expect(rig.call(a.row, 'accessRemove', page, 0, 1)).toMatchObject(said(Status.busy, 2));
+    const request = (): object => rig.call(b.row, 'diskRequest', b.extent, 0, 0, 1, SCRATCH, 0, 0);
+    expect(request()).toMatchObject({ status: Status.ok });
+    const again = said(Status.again, 0);
+    for (let n = 0; n < 3; n++) {
+      expect(rig.call(a.row, 'accessRemove', page, 0, 1)).toMatchObject(again);
+    }
+    // Meanwhile the entry is nobody's: neither for a new request nor to be filled.
+    expect(request()).toMatchObject(said(Status.absent, 4));
+    const fill = rig.call(a.row, 'accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ);
+    expect(fill).toMatchObject(said(Status.occupied, 2));
+    rig.run(100_000);
+    rig.must(a.row, 'accessRemove', page, 0, 1);
+    const none = rig.call(a.row, 'accessRemove', page, 0, 1);
+    expect(none).toMatchObject(said(Status.absent, 2));
+    rig.must(a.row, 'accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ);
   });
 
   test('a dead environment with a request in flight is not reaped', () => {
@@ -569,7 +608,8 @@ describe('devices', () => {
     rig.must(a.row, 'tableDestroy', child.leaf, 0);
     rig.must(a.row, 'tableDestroy', child.middle, 0);
     expect(rig.call(a.row, 'envReap', child.id, 0)).toMatchObject(said(Status.busy, 0));
-    expect(rig.call(a.row, 'pageFree', page, 0)).toMatchObject(said(Status.busy, 0));
+    rig.must(a.row, 'pageFree', page, 0);
+    expect(rig.raw.kind(page)).toBe(PageKind.quarantined);
   });
 
   test('blocks past the end of an extent', () => {
@@ -592,6 +632,7 @@ describe('devices', () => {
     const { b } = boot();
     rig.catches(b.row);
     const page = fresh(b, 300, 0);
+    const queued = rig.raw.info(Info.diskQueued);
     const list = at(301) - 4;
     words(b.row, list, [page]);
     const got = rig.call(b.row, 'diskRequest', b.extent, 0, 0, 2, list, 0, 0);
@@ -604,7 +645,7 @@ describe('devices', () => {
     const mixed = rig.call(b.row, 'diskRequest', b.extent, 0, 0, 2, SCRATCH, 0, 0);
     expect(mixed).toMatchObject(notPermitted(5));
     expect(rig.raw.page(page, PageRecord.pins)).toBe(0);
-    expect(rig.raw.info(Info.diskQueued)).toBe(0);
+    expect(rig.raw.info(Info.diskQueued)).toBe(queued);
   });
 
   test('a console buffer that runs into an unmapped page', () => {
@@ -765,17 +806,26 @@ describe('control transfer', () => {
     }
   });
 
-  test('a dead caller in a queue keeps its row: the next holder would stand there', () => {
+  test('dying in a queue: whoever has the row next does not stand there', () => {
     const { a, b } = boot();
-    const trap = rig.child(b.row, [2, 5]);
-    const victim = rig.child(a.row, [1, 6]);
-    expect(ring(trap.row, a.id, 1)).toBe(false);
-    expect(ring(victim.row, a.id, 2)).toBe(false);
+    const [first, trap, last] = [
+      rig.child(a.row, [1, 6]),
+      rig.child(b.row, [2, 5]),
+      rig.child(a.row, [1, 7]),
+    ];
+    expect(ring(first.row, a.id, 1)).toBe(false);
+    expect(ring(trap.row, a.id, 2)).toBe(false);
+    expect(ring(last.row, a.id, 3)).toBe(false);
     rig.must(b.row, 'envDestroy', trap.id, 0, 0);
-    expect(rig.call(b.row, 'envReap', trap.id, 0)).toMatchObject(said(Status.busy, 0));
-    expect(wait(a.row)).toBe(true); // passes the dead one over
-    expect(rig.answer(a.row)).toMatchObject({ value: victim.id, message: [2, 0, 0, 0, 0] });
     rig.must(b.row, 'envReap', trap.id, 0);
+    const next = rig.child(b.row, [2, 5]);
+    expect(next.row).toBe(trap.row);
+    for (const { id } of [first, last]) {
+      expect(wait(a.row)).toBe(true);
+      expect(rig.answer(a.row)).toMatchObject({ value: id });
+    }
+    expect(reply(a.row, next.id)).toBe(true);
+    expect(rig.answer(a.row)).toMatchObject(said(Status.notReady, 0));
   });
 
   test('calling oneself, and the dead', () => {
@@ -829,11 +879,16 @@ describe('the CPU', () => {
   test("the positions of the vector are their holders' alone", () => {
     const { a, b } = boot();
     expect(rig.call(b.row, 'sliceFree', 0, 0)).toMatchObject(notPermitted(1));
-    const taken = rig.call(b.row, 'sliceAllocate', 0, b.id, 0);
-    expect(taken).toMatchObject(said(Status.notFree, 0));
+    const take = (): object => rig.call(b.row, 'sliceAllocate', 0, b.id, 0);
+    expect(take()).toMatchObject(said(Status.notFree, 0));
     rig.must(a.row, 'sliceFree', 0, 0);
-    rig.must(b.row, 'sliceAllocate', 0, b.id, 0);
+    // A's all the same, until A gives the allotment away.
+    expect(take()).toMatchObject(said(Status.quota, 1));
+    rig.must(a.row, 'accountMove', a.row, b.row, 0, Resource.slices, 1);
+    expect(take()).toMatchObject({ status: Status.ok });
     expect(rig.call(a.row, 'sliceFree', 0, 0)).toMatchObject(notPermitted(1));
+    const back = rig.call(a.row, 'sliceAllocate', 0, a.id, 0);
+    expect(back).toMatchObject(said(Status.notFree, 0));
   });
 
   test('a slice upcall whose mask is set is not pushed again', () => {
@@ -887,9 +942,9 @@ describe('the CPU', () => {
     let slices = 0; // begun for A
     let before = 0;
     rig.onExit = () => {
-      const owner = rig.raw.cpu(Cpu.owner);
-      if (owner === a.row && before !== owner) slices++;
-      before = owner;
+      const position = rig.raw.info(Info.slicePosition);
+      if (rig.raw.cpu(Cpu.owner) === a.row && before !== position) slices++;
+      before = position;
     };
     rig.run(400_000);
     expect(slices).toBeGreaterThan(10);
@@ -907,12 +962,12 @@ describe('the CPU', () => {
     rig.begin(child.row, function* (port): Op<void> {
       yield* port.call(Call.diskRequest, 4, 0, 0, 1, SCRATCH, 0, DISK_WRITE);
       yield* port.call(Call.ipcReplyWait, -1, 0, 0, 0, 0, -1, 0, 0);
-      yield* port.call(Call.sleep, rig.raw.env(child.row, Env.events));
+      yield* port.call(Call.sleep, rig.raw.env(child.row, Env.events), -1, 0, 0);
       for (; spun < 200; spun++) port.work(10_000) ?? (yield* port.fault());
     });
     rig.begin(a.row, function* (port): Op<void> {
       yield* port.call(Call.diskRequest, a.extent, 0, 0, 1, SCRATCH, 0, DISK_WRITE);
-      yield* port.call(Call.sleep, rig.raw.env(a.row, Env.events));
+      yield* port.call(Call.sleep, rig.raw.env(a.row, Env.events), -1, 0, 0);
     });
     // The child sleeps on B's slice, and nobody can run until the child's request is done.
     rig.calls(b.row, 'ipcCall', child.id, 0, 0, 0, 0, -1, 0, 0);
@@ -1063,7 +1118,7 @@ describe('programs that misbehave', () => {
   });
 
   test('a yield for no reason, and an access past a trap', () => {
-    const { a } = boot({ tenants: 3 });
+    const { a } = boot({ tenants: 3, quota: 12 });
     const [, b, c] = rig.tenants as [Home, Home, Home];
     const idle = function* (): Op<void> {
       yield 13;

@@ -9,6 +9,7 @@
  * every test holds it for every refused call it makes, wanted or not.
  */
 import {
+  Account,
   Call,
   CALL_COUNT,
   type CallName,
@@ -19,8 +20,10 @@ import {
   MAP_READ,
   MAP_WRITE,
   packName,
+  PAGE_ACCOUNT_SHIFT,
+  PAGE_ENV_SHIFT,
+  PAGE_KEPT,
   PageKind,
-  PAGE_OWNER_SHIFT,
   READ,
   Start,
   Status,
@@ -33,11 +36,9 @@ import {
   CAP_WORDS,
   Cpu,
   type ExokernelConfig,
-  Extent,
   PageRecord,
   Private,
   type State,
-  Tag,
 } from '../../kernel/exokernel/state.ts';
 import {
   Cause,
@@ -45,6 +46,7 @@ import {
   type Machine,
   type Supervisor,
   type Table,
+  type Tenant,
   type Trap,
 } from '../../kernel/supervisor.ts';
 import { RISCV } from '../../machine/costs.ts';
@@ -53,14 +55,16 @@ import { type MachineConfig, PhysicalMachine } from '../../machine/physical.ts';
 import { PAGE_BYTES, PAGE_WORDS } from '../../machine/units.ts';
 import type { Image, Op, UserPort } from '../../machine/user-port.ts';
 
-export const PAGES = 72;
+export const PAGES = 96;
+/** Pages that each tenant may take, beside those of its first environment. */
+export const QUOTA = 24;
 export const BLOCKS = 64; // of the disk
 export const BLOCKS_EACH = 16; // of each tenant
 export const CONFIG: ExokernelConfig = {
-  environments: 8,
+  environments: 16,
   slices: 4,
   sliceCycles: 10_000,
-  extents: 6,
+  extents: 8,
 };
 /** An ordinary disk, and one that answers so late that requests stand while a test goes on. */
 export const LATE_DISK = { ...RISCV, diskAccess: { value: 1e9, source: 'test: never in time' } };
@@ -75,10 +79,20 @@ const CHUNK = 200; // cycles between two looks of the test at its machine
 const PATIENCE = 4_000; // chunks
 
 /** Entries of the scripted image. */
-export const Entry = { main: 0, fault: 1, begin: 2, end: 3, prober: 4 } as const;
+export const Entry = {
+  main: 0,
+  fault: 1,
+  begin: 2,
+  end: 3,
+  prober: 4,
+  revoke: 5,
+  repossessed: 6,
+} as const;
 const FRAMES = Start.stackPage * PAGE_BYTES;
 export const BEGIN_MASK = FRAMES + 1024;
 export const END_MASK = FRAMES + 1028;
+export const REVOKE_MASK = FRAMES + 1032;
+export const LOSS_MASK = FRAMES + 1036;
 /** A stretch of the stack page that tests may use. */
 export const SCRATCH = FRAMES + 2048;
 
@@ -107,6 +121,10 @@ class Lane {
   /** What the fault handler does before it returns; null lets it leave the faulting thread. */
   onFault: ((port: UserPort, fault: Fault) => Op<void>) | null = null;
   onEnd: Request | null = null;
+  readonly revokes: (readonly number[])[] = []; // upcalls: pages wanted, cycles left
+  readonly losses: number[] = []; // upcalls: losses so far
+  onRevoke: ((port: UserPort, wanted: number) => Op<void>) | null = null;
+  onRepossessed: ((port: UserPort, losses: number) => Op<void>) | null = null;
   /** What a thread started at Entry.prober does. */
   probe: (() => Op<void>) | null = null;
 }
@@ -114,6 +132,7 @@ class Lane {
 export interface ChildConfig {
   readonly tables?: boolean;
   readonly start?: boolean; // default true
+  readonly account?: number; // default: the maker's
 }
 
 export interface RigConfig {
@@ -121,6 +140,9 @@ export interface RigConfig {
   readonly exokernel?: Partial<ExokernelConfig>;
   readonly machine?: Partial<MachineConfig>;
   readonly blocks?: number; // of each tenant
+  readonly quota?: number; // of each tenant, default QUOTA
+  /** What is special about tenant `n`, from 0. */
+  readonly tenant?: (n: number) => Partial<Tenant>;
 }
 
 /** One tenant's first environment, as Start describes it. */
@@ -179,14 +201,22 @@ export class Rig {
     const blocks = config.blocks ?? BLOCKS_EACH;
     const tenants = Array.from({ length: count }, (_, n) => ({
       image: 0,
-      quota: 16,
+      quota: config.quota ?? QUOTA,
       firstBlock: n * blocks,
       blocks,
+      ...config.tenant?.(n),
     }));
     this.kernel = new Exokernel({ ...CONFIG, ...config.exokernel }, tenants);
     this.machine.boot(new Probe(this));
     this.raw = new Raw(this.machine, this.kernel.state);
     this.#before = new Uint8Array(this.machine.memory.u8.length);
+    // The kernel has tenants when it has read the extent table off the disk, twice.
+    const { diskAccess, diskBlock } = this.machine.hart.costs;
+    this.machine.run(2 * (diskAccess + diskBlock));
+    for (let n = 0; count > 0 && this.raw.stateOf(1) === EnvState.free; n++) {
+      if (n > PATIENCE) throw new Error('the kernel does not boot');
+      this.machine.run(this.machine.now() + CHUNK);
+    }
     this.tenants = tenants.map((_, n) => this.#home(n + 1));
   }
 
@@ -263,6 +293,7 @@ export class Rig {
       const stop = this.machine.run(this.machine.now() + CHUNK);
       if (lane.done) return true;
       if (this.raw.id(row) !== id || this.raw.stateOf(row) !== EnvState.ready) return false;
+      if (this.raw.env(row, Env.suspended) !== 0) return false;
       if (stop === 'halted') return false;
     }
     throw new Error(`environment ${row} is ready and makes no progress`);
@@ -305,6 +336,16 @@ export class Rig {
     throw new Error(`${name}(${args.join(', ')}) refused: ${statusName(status)} (${value})`);
   }
 
+  /** One kernel call that is done in steps: made until nothing remains; how many it took. */
+  steps(row: number, name: CallName, ...args: readonly number[]): number {
+    for (let n = 1; n <= PATIENCE; n++) {
+      const { status, value } = this.call(row, name, ...args);
+      if (status === Status.ok) return n;
+      if (status !== Status.again) throw new Error(`${name}: ${statusName(status)} (${value})`);
+    }
+    throw new Error(`${name}(${args.join(', ')}) does not end`);
+  }
+
   /**
    * A child of `row`, named by its slot 0: created, with tables down to a leaf table and a stack
    * page if asked, and started on the scripted image if asked.
@@ -319,7 +360,8 @@ export class Rig {
     const { a, b } = packName(name);
     const index = raw.freeRow();
     const root = take();
-    const id = this.must(row, 'envCreate', index, root, 0, a, b, -1);
+    const account = how.account ?? -1;
+    const id = this.must(row, 'envCreate', index, root, 0, a, b, -1, account);
     const home = { row: index, id, root, middle: 0, leaf: 0, ledger0: 0, ledger1: 0, stack: 0 };
     if (how.tables === true) {
       home.middle = take();
@@ -352,6 +394,12 @@ export class Rig {
   catchesSlices(row: number): void {
     this.must(row, 'upcallSet', Upcall.sliceBegin, Entry.begin, BEGIN_MASK);
     this.must(row, 'upcallSet', Upcall.sliceEnd, Entry.end, END_MASK);
+  }
+
+  /** Switches the upcalls of revocation on. */
+  catchesRevocation(row: number): void {
+    this.must(row, 'upcallSet', Upcall.revoke, Entry.revoke, REVOKE_MASK);
+    this.must(row, 'upcallSet', Upcall.repossessed, Entry.repossessed, LOSS_MASK);
   }
 
   /** One access by a thread of its own: what it read or wrote, or the fault. Needs `catches`. */
@@ -521,9 +569,21 @@ function scripted(rig: Rig): Image {
         if (probe !== null) yield* probe();
         yield* port.switchTo(leave.thread);
       },
+      function* (wanted = 0, cycles = 0): Op<void> {
+        const { onRevoke, revokes } = lane();
+        revokes.push([wanted, cycles]);
+        if (onRevoke !== null) yield* onRevoke(port, wanted);
+        port.store32(REVOKE_MASK, 0) ?? (yield* port.fault());
+      },
+      function* (total = 0): Op<void> {
+        const { onRepossessed, losses } = lane();
+        losses.push(total);
+        if (onRepossessed !== null) yield* onRepossessed(port, total);
+        port.store32(LOSS_MASK, 0) ?? (yield* port.fault());
+      },
     ];
   };
-  return { name: 'scripted', entryCount: 5, load };
+  return { name: 'scripted', entryCount: 7, load };
 }
 
 // ---- memory by a second route -------------------------------------------------------------------
@@ -579,8 +639,28 @@ export class Raw {
   kind(page: number): number {
     return this.#cell(this.state.pageWord, page, 0) & 0xff;
   }
-  owner(page: number): number {
-    return this.#cell(this.state.pageWord, page, 0) >>> PAGE_OWNER_SHIFT;
+  /** Environment that a table belongs to. */
+  envOf(table: number): number {
+    return (this.#cell(this.state.pageWord, table, 0) & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT;
+  }
+  /** Account that a page is charged to. */
+  accountOf(page: number): number {
+    return (this.#cell(this.state.pageWord, page, 0) >>> PAGE_ACCOUNT_SHIFT) & 0xff;
+  }
+  kept(page: number): boolean {
+    return (this.#cell(this.state.pageWord, page, 0) & PAGE_KEPT) !== 0;
+  }
+  account(row: number, word: number): number {
+    return this.#cell(this.state.account, row, word);
+  }
+  used(row: number, resource: number): number {
+    return this.account(row, Account.used + resource);
+  }
+  limit(row: number, resource: number): number {
+    return this.account(row, Account.limit + resource);
+  }
+  loss(row: number, word: number): number {
+    return this.#cell(this.state.loss, row, word);
   }
   cpu(word: number): number {
     return this.#cell(this.state.cpu, 0, word);
@@ -591,8 +671,8 @@ export class Raw {
   extent(row: number, word: number): number {
     return this.#cell(this.state.extent, row, word);
   }
-  tag(row: number, word: number): number {
-    return this.#cell(this.state.tag, row, word);
+  queued(row: number, word: number): number {
+    return this.#cell(this.state.queue, row, word);
   }
   /** Lower word of a page-table entry, unsigned. */
   entry(table: number, index: number): number {
@@ -639,8 +719,9 @@ export class Raw {
 
   describe(word: number): string {
     const page = Math.floor(word / PAGE_WORDS);
-    const { info, env, pageWord, extent, secret, cpu, tag } = this.state;
-    const tables = { info, env, pageWord, page: this.state.page, extent, secret, cpu, tag };
+    const { info, env, pageWord, extent, account, loss, queue, secret, cpu } = this.state;
+    const exposed = { info, env, pageWord, page: this.state.page, extent, account, loss, queue };
+    const tables = { ...exposed, secret, cpu };
     for (const [name, table] of Object.entries(tables)) {
       if (page < table.firstPage || page >= table.firstPage + table.pages) continue;
       const at = word - table.firstPage * PAGE_WORDS;
@@ -668,4 +749,4 @@ export const statusName = (status: number): string => nameIn(Status, status);
 export const callName = (number: number): string => nameIn(Call, number);
 
 export const CALLS = Object.keys(Call) as CallName[];
-export { CALL_COUNT, Extent, GRACE, Tag };
+export { CALL_COUNT, GRACE };

@@ -5,9 +5,20 @@
  */
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { Call, type CallName, EnvState, Status } from '../../kernel/abi.ts';
+import {
+  Account,
+  Call,
+  type CallName,
+  Env,
+  envIndex,
+  EnvState,
+  packName,
+  Resource,
+  Status,
+} from '../../kernel/abi.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op, UserPort } from '../../machine/user-port.ts';
+import { books } from './books.ts';
 import { CALLS, type Outcome, Rig, SCRATCH, type Seen, statusName } from './harness.ts';
 import { audit, noWitness } from './invariants.ts';
 import { bind, listFor, PICKS, PLACES, type Step, WINDOW } from './operands.ts';
@@ -15,6 +26,8 @@ import { bind, listFor, PICKS, PLACES, type Step, WINDOW } from './operands.ts';
 const PROGRAMS = 200;
 const STEPS = 100;
 const TIME_LIMIT = 20_000; // ms
+/** Calls that find words at an address. */
+const LISTS: readonly CallName[] = ['diskRequest', 'pageMapList', 'sleep'];
 const TAIL = 12; // calls told of a breach
 const SHRINKS = 300; // executions
 
@@ -34,7 +47,15 @@ const WEIGHTS: Partial<Record<CallName, number>> = {
   ipcWindow: 3,
   ipcCall: 5,
   ipcReplyWait: 5,
+  ipcSend: 3,
   diskRequest: 3,
+  accountCreate: 2,
+  accountMove: 5,
+  revoke: 4,
+  repossess: 5,
+  pageSweep: 2,
+  sliceFree: 2,
+  sliceAllocate: 5,
 };
 const step: fc.Arbitrary<Step> = fc.record({
   actor: fc.nat(15),
@@ -62,30 +83,53 @@ function count<K>(map: Map<K, number>, key: K): void {
   map.set(key, (map.get(key) ?? 0) + 1);
 }
 
+/** An account under a tenant's, with an environment that uses it, so that something can be asked. */
+function openWard(rig: Rig, row: number): void {
+  const ward = 20 + row;
+  const { a, b } = packName([row, 17]);
+  rig.must(row, 'accountCreate', ward, row, 0, a, b, 1);
+  rig.must(row, 'accountMove', row, ward, 0, Resource.environments, 1);
+  rig.must(row, 'accountMove', row, ward, 0, Resource.pages, 4);
+  const child = rig.child(row, [row, 17], { account: ward });
+  for (let n = 0; n < 3; n++) rig.must(child.row, 'pageAllocate', rig.raw.free(), 0);
+}
+
 /** Runs a program; a breach says what was called before it. */
 function run(steps: readonly Step[]): void {
   const made: string[] = [];
   const rig = new Rig({
-    exokernel: { environments: 7 },
-    machine: { pages: 56, tlbSets: 8, tlbWays: 2 },
+    exokernel: { environments: 9 },
+    machine: { pages: 80, tlbSets: 8, tlbWays: 2 },
+    quota: 16,
   });
   const { raw } = rig;
+  let strange = false;
+  const tenantOf = (id: number): number =>
+    raw.account(raw.env(envIndex(id), Env.account), Account.tenant);
   rig.onExit = (seen: Seen | null): void => {
     done.exits++;
-    const wrong = audit(raw, witness);
+    const wrong = [...audit(raw, witness, strange), ...books(raw)];
     if (wrong.length > 0) throw new Error([...wrong, ...made.slice(-TAIL)].join('\n'));
     if (seen === null) return;
     if (seen.status !== null) count(statuses, seen.status);
-    if (seen.status !== null && seen.status !== Status.ok) return;
+    const { status } = seen;
+    if (status !== null && status !== Status.ok && status !== Status.again) return;
     const name = CALLS.find((call) => Call[call] === seen.number) ?? '';
     count(done.accepted, name);
-    const grants = name === 'ipcCall' || name === 'ipcReplyWait';
+    // From now on somebody may hold what another tenant has offered.
+    if (name === 'capOffer') strange ||= tenantOf(seen.args[0] ?? 0) !== tenantOf(seen.caller);
+    const grants = name === 'ipcCall' || name === 'ipcReplyWait' || name === 'ipcSend';
     if (grants && seen.args[5] !== -1) done.grants++;
   };
-  for (const { row } of rig.tenants) rig.catches(row);
+  for (const { row } of rig.tenants) {
+    rig.catches(row);
+    openWard(rig, row);
+  }
   for (const step of steps) {
     const rows = Array.from({ length: raw.rows - 1 }, (_, n) => n + 1);
-    const ready = rows.filter((row) => raw.stateOf(row) === EnvState.ready);
+    const runs = (row: number): boolean =>
+      raw.stateOf(row) === EnvState.ready && raw.env(row, Env.suspended) === 0;
+    const ready = rows.filter(runs);
     const idle = ready.filter((row) => rig.lane(raw.id(row)).done || rig.settle(row));
     const row = idle[step.actor % idle.length];
     if (row === undefined) break;
@@ -93,11 +137,11 @@ function run(steps: readonly Step[]): void {
       const va = (WINDOW + (step.touch >>> 1)) * PAGE_BYTES;
       const got = rig.access(row, va, (step.touch & 1) === 0 ? null : step.touch);
       if (typeof got === 'number') done.touches++;
-      if (raw.stateOf(row) !== EnvState.ready) continue;
+      if (!runs(row)) continue;
     }
     const args = bind(raw, row, step);
     const number = Call[step.call];
-    const list = step.call === 'diskRequest' && row <= 2 ? listFor(raw, row, step.picks) : [];
+    const list = LISTS.includes(step.call) && row <= 2 ? listFor(raw, row, step) : [];
     done.calls++;
     made.push(`${row}: ${step.call}(${args.join(', ')})`);
     const request = function* (port: UserPort): Op<Outcome> {
@@ -137,11 +181,13 @@ test(`the invariants hold after every kernel exit of ${PROGRAMS} programs`, () =
   expect(unseen, 'premises never reached').toEqual([]);
   expect(done.grants).toBeGreaterThan(0);
   expect(done.touches).toBeGreaterThan(0);
-  const never = CALLS.filter((name) => !done.accepted.has(name));
+  // More mappings of one page than a call takes away: revocation.test.ts has them.
+  const never = CALLS.filter((name) => !done.accepted.has(name) && name !== 'pageSweep');
   expect(never, 'calls never accepted').toEqual([]);
   // A full disk queue takes 64 requests at once, and a call number that is none a wilder program.
   const silent = Object.entries(Status).flatMap(([name, n]) => (statuses.has(n) ? [] : [name]));
-  expect(silent.filter((name) => !['badCall', 'full', 'again'].includes(name))).toEqual([]);
+  const rare = ['badCall', 'full', 'interrupted'];
+  expect(silent.filter((name) => !rare.includes(name))).toEqual([]);
 }, 60_000);
 
 /** Takes out halves, quarters and at last single steps, as long as the program still fails. */

@@ -10,10 +10,12 @@ import {
   Env,
   envIndex,
   EnvState,
+  Extent,
   Info,
   PageKind,
+  Queued,
 } from '../../kernel/abi.ts';
-import { Cpu, DISK_TAGS, Extent, PageRecord, Private, Tag } from '../../kernel/exokernel/state.ts';
+import { CAP_GOING, Cpu, DISK_TAGS, PageRecord, Private } from '../../kernel/exokernel/state.ts';
 import type { Raw, RawName } from './harness.ts';
 
 const [V, R, W, X, U, G, D] = [1, 2, 4, 8, 16, 32, 128] as const;
@@ -67,8 +69,11 @@ function bytesOf({ a, b }: { a: number; b: number }): number[] {
 const isPrefix = (short: number[], long: number[]): boolean =>
   short.length <= long.length && short.every((byte, n) => long[n] === byte);
 
-/** All breaches of all invariants, none in a sound machine. */
-export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
+/**
+ * All breaches of all invariants, none in a sound machine.
+ * @param open capabilities were offered to strangers, or somebody's name dominates everybody's
+ */
+export function audit(raw: Raw, witness: Witness = noWitness(), open = false): string[] {
   const wrong: string[] = [];
   const say = (id: string, holds: boolean, words: () => string): void => {
     if (!holds) wrong.push(`${id}: ${words()}`);
@@ -150,17 +155,17 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     byKind.set(kind, (byKind.get(kind) ?? 0) + 1);
     const up = parents.get(page) ?? [];
     const isTable = kind === PageKind.root || kind === PageKind.middle || kind === PageKind.leaf;
-    const owner = raw.owner(page);
+    const env = raw.envOf(page);
     say(
       'MEM-06',
       up.length === (isTable ? 1 : 0),
       () => `page ${page} hangs in ${up.length} places`,
     );
-    for (const { kind: as, env } of up) {
+    for (const { kind: as, env: above } of up) {
       say('MEM-06', as === kind, () => `page ${page} of kind ${kind} is used as ${as}`);
-      say('MEM-06', owner === env, () => `table ${page} of ${owner} hangs under ${env}`);
+      say('MEM-06', env === above, () => `table ${page} of ${env} hangs under ${above}`);
     }
-    say('MEM-01', kind <= PageKind.published, () => `page ${page} has kind ${kind}`);
+    say('MEM-01', kind <= PageKind.quarantined, () => `page ${page} has kind ${kind}`);
     const published = page >= info.firstPage && page < secret.firstPage;
     const kernel = page >= secret.firstPage && page < end;
     say('MEM-01', published === (kind === PageKind.published), () => `page ${page}: published`);
@@ -168,13 +173,19 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     say('MEM-01', ledgers.has(page) === (kind === PageKind.ledger), () => `page ${page}: ledger`);
     const table = ledgers.get(page);
     if (table !== undefined) {
-      say('MEM-06', owner === raw.owner(table), () => `ledger ${page} is not its table's owner's`);
+      say('MEM-06', env === raw.envOf(table), () => `ledger ${page} is not its table's owner's`);
     }
+    const account = raw.accountOf(page);
     const owned = kind !== PageKind.free && !published && !kernel;
-    say('MEM-02', owned === owner > 0, () => `page ${page} of kind ${kind} has owner ${owner}`);
-    say('MEM-02', owner < raw.rows, () => `page ${page} has owner ${owner}`);
+    say('MEM-02', owned === account > 0, () => `page ${page} of kind ${kind}: account ${account}`);
+    const paged = isTable || table !== undefined;
+    say('MEM-02', paged === env > 0, () => `page ${page} of kind ${kind} is of ${env}`);
     const first = raw.access(page, 0);
-    say('MEM-02', owned === first.rights > 0, () => `page ${page} of kind ${kind}: entry 0`);
+    say(
+      'MEM-02',
+      (owned && kind !== PageKind.quarantined) === first.rights > 0,
+      () => `page ${page} of kind ${kind}: entry 0`,
+    );
     if (isTable) {
       const count = raw.page(page, PageRecord.leaves);
       say('MEM-13', count === filled.get(page), () => `table ${page} counts ${count} entries`);
@@ -188,6 +199,7 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
 
   const named = new Map<number, number>(); // page: leaves
   const viewed = new Map<number, number>();
+  const writers = new Map<number, number>();
   const capLeaves = new Map<number, number>(); // environment × slot
   const listed = new Map<number, Set<number>>(); // page × entry: leaves that it justifies
   const accounts = new Map<number, Set<number>>();
@@ -200,7 +212,7 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     say('MEM-07', (flags & (U | G | X)) === U, () => `${at()} has flags ${flags}`);
     say('MEM-07', (flags & R) !== 0, () => `${at()} is not readable`);
     const kind = raw.kind(page);
-    if (kind !== PageKind.user) {
+    if (kind !== PageKind.user && kind !== PageKind.quarantined) {
       say('MEM-07', (flags & W) === 0, () => `${at()} of kind ${kind} is writable`);
       const table3 = kind === PageKind.root || kind === PageKind.middle || kind === PageKind.leaf;
       say('MEM-08', kind === PageKind.published || table3, () => `${at()} of kind ${kind} is seen`);
@@ -212,22 +224,23 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     }
     if ((flags & W) !== 0) witness.writable++;
     named.set(page, (named.get(page) ?? 0) + 1);
-    const record = ledgerRecord(raw, table, index);
-    const { slot, entry } = record;
-    say('MEM-04', record.page === page, () => `${at()}: the ledger says ${record.page}`);
+    const { slot, entry } = ledgerRecord(raw, table, index);
     say('MEM-04', slot < CAP_SLOTS && entry < ACCESS_ENTRIES, () => `${at()}: bad justification`);
     if (slot >= CAP_SLOTS || entry >= ACCESS_ENTRIES) continue;
+    const held = env * CAP_SLOTS + slot;
+    capLeaves.set(held, (capLeaves.get(held) ?? 0) + 1);
+    const key = page * ACCESS_ENTRIES + entry;
+    const set = listed.get(key) ?? new Set<number>();
+    listed.set(key, set.add((table << 9) | index));
+    if ((flags & W) !== 0) writers.set(page, (writers.get(page) ?? 0) + 1);
+    // What is being taken away justifies nothing any more, and goes step by step.
+    if (kind === PageKind.quarantined || isGoing(raw, page, entry)) continue;
     const cap = raw.cap(env, slot);
     const granted = raw.access(page, entry);
     const need = READ | ((flags & W) !== 0 ? WRITE : 0);
     say('MEM-04', (cap.rights & need) === need, () => `${at()}: slot ${slot} has ${cap.rights}`);
     say('MEM-03', (granted.rights & need) === need, () => `${at()}: entry ${entry} grants less`);
     say('MEM-04', isPrefix(bytesOf(cap), bytesOf(granted)), () => `${at()}: slot ${slot} strays`);
-    const held = env * CAP_SLOTS + slot;
-    capLeaves.set(held, (capLeaves.get(held) ?? 0) + 1);
-    const key = page * ACCESS_ENTRIES + entry;
-    const set = listed.get(key) ?? new Set<number>();
-    listed.set(key, set.add((table << 9) | index));
     if (entry > 0) witness.borrowed++;
     const who = accounts.get(page) ?? new Set<number>();
     accounts.set(page, who.add(raw.env(env, Env.account)));
@@ -239,15 +252,17 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
   const pins = new Map<number, number>();
   let requests = 0;
   for (let tag = 0; tag < DISK_TAGS; tag++) {
-    const id = raw.tag(tag, Tag.env);
+    const id = raw.queued(tag, Queued.env);
     if (id === 0) continue;
     requests++;
-    const row = envIndex(id);
-    say('MEM-14', raw.id(row) === id, () => `disk request ${tag} is of a stale environment ${id}`);
-    for (let n = 0; n < raw.tag(tag, Tag.count); n++) {
-      const page = raw.tag(tag, Tag.pages + n);
+    const [own, row] = [id === -1, envIndex(id)];
+    say('MEM-14', own || raw.id(row) === id, () => `disk request ${tag} is of a stale ${id}`);
+    for (let n = 0; n < raw.queued(tag, Queued.count); n++) {
+      const page = raw.queued(tag, Queued.pages + n) & 0x0fffffff;
       pins.set(page, (pins.get(page) ?? 0) + 1);
-      say('MEM-15', raw.kind(page) === PageKind.user, () => `page ${page} is in flight, not user`);
+      const is = raw.kind(page);
+      const given = is === PageKind.user || is === PageKind.quarantined;
+      say('MEM-15', given || page === raw.state.staging, () => `page ${page} is in flight: ${is}`);
     }
   }
   say(
@@ -261,7 +276,8 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     say('MEM-13', pinned === (pins.get(page) ?? 0), () => `page ${page} has ${pinned} pins`);
     if (pinned > 0) witness.pinned++;
     const views = raw.page(page, PageRecord.views);
-    say('MEM-13', views === (viewed.get(page) ?? 0), () => `page ${page} has ${views} views`);
+    const seen = viewed.get(page) ?? writers.get(page) ?? 0;
+    say('MEM-13', views === seen, () => `page ${page} has ${views} views or writers, not ${seen}`);
     if (kind === PageKind.free) {
       const left = [PageRecord.leaves, PageRecord.pins, PageRecord.views];
       say(
@@ -277,7 +293,11 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
         );
       }
     }
-    if (kind !== PageKind.user) continue;
+    if (kind !== PageKind.user && kind !== PageKind.quarantined) continue;
+    if (kind === PageKind.quarantined) {
+      const reached = raw.page(page, PageRecord.leaves) + pinned;
+      say('MEM-14', reached > 0, () => `quarantined ${page} is reached by nothing`);
+    }
     const count = raw.page(page, PageRecord.leaves);
     say('MEM-13', count === (named.get(page) ?? 0), () => `page ${page} counts ${count} leaves`);
     for (let entry = 0; entry < ACCESS_ENTRIES; entry++) {
@@ -303,6 +323,7 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
       }
       say('MEM-13', cap.last === count, () => `slot ${slot} of ${env} counts ${cap.last} leaves`);
       say('CAP-02', wellFormed(cap), () => `slot ${slot} of ${env} has a malformed name`);
+      if (open) continue;
       // Forging goes downwards and into one's own: the first byte of a name, the account, stays.
       say('CAP-02', (cap.a & 0xff) > 0, () => `slot ${slot} of ${env} dominates everybody`);
       const same = bytesOf(cap)[0] === bytesOf(guard)[0];
@@ -315,8 +336,6 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
 
   const inQueue = new Map<number, number>();
   for (const server of alive) {
-    // A dead callee hears nobody: its callers learn of it one by one, and its queue is no more.
-    if (raw.stateOf(server) === EnvState.zombie) continue;
     let last = 0;
     let at = raw.secret(server, Private.queueHead);
     for (let hops = 0; at !== 0 && hops < raw.rows; hops++) {
@@ -324,11 +343,7 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
       say('IPC-06', !inQueue.has(at), () => `environment ${at} stands in two queues`);
       inQueue.set(at, server);
       const is = raw.stateOf(at);
-      say(
-        'IPC-06',
-        is === EnvState.calling || is === EnvState.zombie,
-        () => `${at} in queue: ${is}`,
-      );
+      say('IPC-06', is === EnvState.calling, () => `${at} in queue: ${is}`);
       const callee = raw.env(at, Env.partner);
       say('IPC-06', callee === raw.id(server), () => `${at} queues at the wrong door`);
       last = at;
@@ -339,10 +354,10 @@ export function audit(raw: Raw, witness: Witness = noWitness()): string[] {
     say('IPC-06', tail === last, () => `the queue of ${server} ends at ${last}, not at ${tail}`);
   }
   for (const env of alive) {
-    const next = raw.secret(env, Private.queueNext);
-    const callee = raw.env(env, Env.partner);
-    const gone = !raw.live(callee) || raw.stateOf(envIndex(callee)) === EnvState.zombie;
-    say('IPC-06', next === 0 || gone || inQueue.has(env), () => `${env} stands in nobody's queue`);
+    const stands = raw.secret(env, Private.queuePrevious) !== 0;
+    // Whose callee has been reaped stands in a queue without ends until somebody would run it.
+    const gone = !raw.live(raw.env(env, Env.partner));
+    say('IPC-06', stands ? gone || inQueue.has(env) : !inQueue.has(env), () => `${env}: queued?`);
   }
 
   // ---- CON: extents, CPU ------------------------------------------------------------------------
@@ -397,10 +412,13 @@ function wellFormed({ a, b }: RawName): boolean {
   return all.slice(length).every((byte) => byte === 0);
 }
 
+/** Whether an access entry is being taken away. */
+const isGoing = (raw: Raw, page: number, entry: number): boolean =>
+  (raw.page(page, PageRecord.access + entry * 4 + 2) & CAP_GOING) !== 0;
+
 interface LedgerRecord {
   readonly next: number;
   readonly previous: number;
-  readonly page: number;
   readonly slot: number;
   readonly entry: number;
 }
@@ -411,16 +429,18 @@ function ledgerRecord(raw: Raw, table: number, index: number): LedgerRecord {
   return {
     next: at(0),
     previous: at(1),
-    page: at(2),
-    slot: at(3) & 0xff,
-    entry: at(3) >>> 8,
+    slot: at(2) & 0xff,
+    entry: at(2) >>> 8,
   };
 }
 
 /** What is wrong with the list of an access entry, '' if nothing is. */
 function listProblem(raw: Raw, page: number, entry: number, wanted: ReadonlySet<number>): string {
   const granted = raw.access(page, entry);
-  if (granted.rights === 0) return wanted.size === 0 ? '' : 'an empty entry justifies leaves';
+  const going = raw.kind(page) === PageKind.quarantined || isGoing(raw, page, entry);
+  if (granted.rights === 0 && !going) {
+    return wanted.size === 0 ? '' : 'an empty entry justifies leaves';
+  }
   const seen = new Set<number>();
   let before = 0;
   for (let at = granted.last; at !== 0;) {

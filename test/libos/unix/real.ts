@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 
 import { makeFileSystem, type Node } from '../../../lab/mkfs.ts';
-import { build, type Built, type Mode, type Parameters } from '../../../lab/modes.ts';
+import { build, type Built, diskFor, type Mode, type Parameters } from '../../../lab/modes.ts';
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { O_CREATE, O_WRITE, type Process, type Program } from '../../../libos/unix/process.ts';
 import type { Op } from '../../../libos/syscalls.ts';
@@ -97,7 +97,7 @@ export class Image {
       for (const [block, bytes] of this.#base) base.set(n * this.blocks + block, bytes);
       base.set(n * this.blocks + this.#script, rc(script));
     });
-    return new RamMedium(this.blocks * scripts.length, base);
+    return new RamMedium(diskFor(scripts.length, this.blocks), base);
   }
 
   /** Exchanges the scripts on a disk that a machine has worked on. */

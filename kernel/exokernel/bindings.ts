@@ -1,0 +1,481 @@
+/**
+ * Mappings. A mapping is a secure binding: authority is checked once, when it is made; from then on
+ * TLB and tables enforce it and the kernel is not asked.
+ *
+ * Each leaf is justified by exactly one capability slot of the environment that it maps into and
+ * one access entry of the page. Its record lies in the ledger pages of its table, which whoever
+ * made the table paid for, and on one list per access entry: so taking the entry away can find
+ * every leaf it justified, and the kernel needs no pool.
+ *
+ *     ledger record (16 bytes):  next leaf | previous leaf | slot, access entry | spare
+ *
+ * A leaf is named by table << 9 | index.
+ */
+import {
+  ACCESS_ENTRIES,
+  MAP_MAX,
+  MAP_READ,
+  MAP_SOFT,
+  MAP_WRITE,
+  PageKind,
+  READ,
+  Status,
+  STEP_LEAVES,
+  UNMAP_MAX,
+  WRITE,
+} from '../abi.ts';
+import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, PTE_W, ptePpn } from '../../machine/sv39.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { checkEnv, checkOwned, checkPage, isTaken } from './capabilities.ts';
+import { fits, fitsMore, settle } from './pages.ts';
+import {
+  CAP_GOING,
+  CAP_PIN,
+  isEntry,
+  isIndex,
+  isSlot,
+  isWord,
+  pageNamed,
+  PageRecord,
+  type State,
+} from './state.ts';
+
+const LEDGER_RECORD = 16; // bytes
+
+const PER_LEDGER = PAGE_BYTES / LEDGER_RECORD; // records
+
+const Ledger = { next: 0, previous: 4, justification: 8 } as const;
+
+// ---- making them --------------------------------------------------------------------------------
+
+/**
+ * pageMap(table, index, page, slot, access entry, flags, env slot): entry `index` of leaf table
+ * `table` names `page` with `flags`. For a user page `slot` of the table's environment must
+ * dominate `access entry` with the rights that `flags` ask for. Published pages can be mapped
+ * read-only by anyone, table pages read-only by whoever has authority over their environment.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 6 (not a slot); noCapability 6 (the environment is another and the slot
+ *   is empty); notPermitted 6 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (not a page); badArgument 5 (not a set of flags, or without R); wrongKind 2 (not a user,
+ *   published or table page); badArgument 3 (of a user page: not a slot); badArgument 4 (not an
+ *   access entry); absent 4 (the access entry is empty); notPermitted 3 (the access entry lacks
+ *   a right); noCapability 3 (the slot is empty); notPermitted 3 (the slot lacks a right or does
+ *   not dominate the entry); notPermitted 5 (W, and not a user page); noCapability 2 (another
+ *   environment's table, and the slot is empty); notPermitted 2 (the env slot does not dominate
+ *   its guard); occupied 1 (the entry is filled); sharing 2 (more mappings than its limits allow)
+ * @source Engler et al. (SOSP 1995), section 3.2: secure bindings.
+ */
+export function pageMap(state: State, caller: number, claim: Claims): Answer {
+  const [table, index, flags, envSlot] = [pageNamed(state, claim(0)), claim(1), claim(5), claim(6)];
+  const place = checkLeaf(state, caller, table, index, envSlot, 6);
+  if (place.status !== Status.ok) return place;
+  const page = pageNamed(state, claim(2));
+  if (page < 0) return refuse(Status.badArgument, 2);
+  if (!isFlags(flags)) return refuse(Status.badArgument, 5);
+  const [slot, entry] = [claim(3), claim(4)];
+  const may = checkMapping(state, caller, place.value, page, slot, entry, flags, envSlot);
+  if (may.status !== Status.ok) return may;
+  if (isFilled(state, table, index)) return refuse(Status.occupied, 1);
+  if (may.value === PageKind.user && !fits(state, page, flags)) return refuse(Status.sharing, 2);
+
+  bind(state, table, index, page, slot, entry, flags, place.value);
+  return ok();
+}
+
+/** Arguments 2 to 5 of pageMap allow the mapping: the value is the page's kind. */
+function checkMapping(
+  state: State,
+  caller: number,
+  env: number,
+  page: number,
+  slot: number,
+  entry: number,
+  flags: number,
+  envSlot: number,
+): Answer {
+  const kind = state.kind(page);
+  const view = isView(kind);
+  if (kind !== PageKind.user && kind !== PageKind.published && !view) {
+    return refuse(Status.wrongKind, 2);
+  }
+  if (kind === PageKind.user) {
+    if (!isSlot(slot)) return refuse(Status.badArgument, 3);
+    if (!isEntry(entry)) return refuse(Status.badArgument, 4);
+    const may = checkPage(state, env, slot, page, entry, rightsOf(flags));
+    if (may !== Status.ok) return refuse(may, may === Status.absent ? 4 : 3);
+  } else {
+    if ((flags & MAP_WRITE) !== 0) return refuse(Status.notPermitted, 5);
+    if (view) {
+      const may = checkEnv(state, caller, envSlot, state.envOf(page));
+      if (may !== Status.ok) return refuse(may, 2);
+    }
+  }
+  return ok(kind);
+}
+
+const isFilled = (state: State, table: number, index: number): boolean =>
+  ((state.machine.readPtes(table, index, 1)[0] ?? 0) & PTE_V) !== 0;
+
+/** Makes a mapping that was checked: ledger, counts, leaf. */
+export function bind(
+  state: State,
+  table: number,
+  index: number,
+  page: number,
+  slot: number,
+  entry: number,
+  flags: number,
+  env: number,
+): void {
+  const kind = state.kind(page);
+  if (kind === PageKind.user) link(state, table, index, page, slot, entry, env, flags);
+  else if (isView(kind)) state.page.add(page, PageRecord.views, 1);
+  state.page.add(table, PageRecord.leaves, 1);
+  state.machine.writePtes([{ table, index, value: pte(page, flags | PTE_U | PTE_V) }]);
+}
+
+/**
+ * pageMapList(table, index, count, list address, slot, flags, env slot): maps `count` user pages, 1
+ * to MAP_MAX, at consecutive entries from `index` on, each by `slot` of the table's environment and
+ * with `flags`. The list has a word per page: page | access entry << 28. It stops at the first that
+ * pageMap would refuse. The value is how many were mapped; the reason is in the answer only if it
+ * is the first, so one more call from there on tells it.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an index);
+ *   badArgument 6 (not a slot); noCapability 6 (the environment is another and the slot is empty);
+ *   notPermitted 6 (the slot does not dominate its guard with WRITE); badArgument 2 (below 1, or past
+ *   the end of the table); tooMany 2 (more than 64); badArgument 5 (not a set of flags, or without
+ *   R); badArgument 4 (not a slot); badAddress 3 (the list cannot be read); of its first word:
+ *   badArgument 3 (no page, or no access entry); wrongKind 3 (not a user page); absent 3 (the access
+ *   entry is empty); notPermitted 4 (the access entry lacks a right); noCapability 4 (the slot is
+ *   empty); notPermitted 4 (the slot lacks a right or does not dominate the entry); occupied 1 (the
+ *   entry is filled); sharing 3 (more mappings than its limits allow)
+ * @source Xok, insert_pte_range: reports how many were done, so that it can be restarted.
+ */
+export function pageMapList(state: State, caller: number, claim: Claims): Answer {
+  const [table, index, count] = [pageNamed(state, claim(0)), claim(1), claim(2)];
+  const [list, slot, flags, envSlot] = [claim(3), claim(4), claim(5), claim(6)];
+  const place = checkLeaf(state, caller, table, index, envSlot, 6);
+  if (place.status !== Status.ok) return place;
+  const range = checkRange(index, count, 2, MAP_MAX);
+  if (range.status !== Status.ok) return range;
+  if (!isFlags(flags)) return refuse(Status.badArgument, 5);
+  if (!isSlot(slot)) return refuse(Status.badArgument, 4);
+  for (let n = 0; n < count; n++) {
+    const word = isWord(list) && list % 4 === 0 ? state.machine.loadUser(list + n * 4) : null;
+    const may =
+      word === null
+        ? refuse(Status.badAddress, 3)
+        : checkListed(state, table, index + n, word, place.value, slot, flags);
+    if (may.status !== Status.ok) return n === 0 ? may : ok(n);
+    bind(state, table, index + n, may.value, slot, (word ?? 0) >>> 28, flags, place.value);
+  }
+  return ok(count);
+}
+
+/** One word of a list allows the mapping: the value is the page. */
+function checkListed(
+  state: State,
+  table: number,
+  index: number,
+  word: number,
+  env: number,
+  slot: number,
+  flags: number,
+): Answer {
+  const [page, entry] = [pageNamed(state, word & LISTED_PAGE), word >>> 28];
+  if (page < 0 || !isEntry(entry)) return refuse(Status.badArgument, 3);
+  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 3);
+  const may = checkPage(state, env, slot, page, entry, rightsOf(flags));
+  if (may !== Status.ok) return refuse(may, may === Status.absent ? 3 : 4);
+  if (isFilled(state, table, index)) return refuse(Status.occupied, 1);
+  return fits(state, page, flags) ? ok(page) : refuse(Status.sharing, 3);
+}
+
+/** A list's word: page name, and above it the access entry. */
+export const LISTED_PAGE = 0x0fffffff;
+
+/** `count` entries from `index` on are of one table, and no more than one call may take. */
+function checkRange(index: number, count: number, argument: number, most: number): Answer {
+  if (!Number.isInteger(count) || count < 1 || index + count > ENTRIES) {
+    return refuse(Status.badArgument, argument);
+  }
+  return count > most ? refuse(Status.tooMany, argument) : ok();
+}
+
+const isView = (kind: number): boolean =>
+  kind === PageKind.leaf || kind === PageKind.middle || kind === PageKind.root;
+
+const MAP_ALL = MAP_READ | MAP_WRITE | MAP_SOFT;
+
+const isFlags = (n: number): boolean =>
+  Number.isInteger(n) && n >= 0 && n <= MAP_ALL && (n & ~MAP_ALL) === 0 && (n & MAP_READ) !== 0;
+
+const rightsOf = (flags: number): number => READ | ((flags & MAP_WRITE) !== 0 ? WRITE : 0);
+
+/** Arguments name an entry of a leaf table over whose environment the caller has authority. */
+function checkLeaf(
+  state: State,
+  caller: number,
+  table: number,
+  index: number,
+  envSlot: number,
+  argument: number,
+): Answer {
+  if (table < 0) return refuse(Status.badArgument, 0);
+  const { kind, env } = state.pageOf(table);
+  if (kind !== PageKind.leaf) return refuse(Status.wrongKind, 0);
+  if (!isIndex(index)) return refuse(Status.badArgument, 1);
+  if (!isSlot(envSlot)) return refuse(Status.badArgument, argument);
+  const may = checkEnv(state, caller, envSlot, env);
+  return may === Status.ok ? ok(env) : refuse(may, argument);
+}
+
+/** Physical address of a leaf's ledger record. */
+function ledgerAt(state: State, leaf: number): number {
+  const table = leaf >>> 9;
+  const index = leaf & 511;
+  const which = index < PER_LEDGER ? 0 : 1;
+  const ledger = state.page.get(table, PageRecord.ledger + which);
+  return ledger * PAGE_BYTES + (index % PER_LEDGER) * LEDGER_RECORD;
+}
+
+/** Puts a leaf on its access entry's list and counts it with its capability. */
+export function link(
+  state: State,
+  table: number,
+  index: number,
+  page: number,
+  slot: number,
+  entry: number,
+  env: number,
+  flags: number,
+): void {
+  const { machine } = state;
+  const leaf = (table << 9) | index;
+  const at = ledgerAt(state, leaf);
+  const head = state.page.get(page, state.access(entry, 3));
+  machine.store(at + Ledger.next, head);
+  machine.store(at + Ledger.previous, 0);
+  machine.store(at + Ledger.justification, slot | (entry << 8));
+  if (head !== 0) machine.store(ledgerAt(state, head) + Ledger.previous, leaf);
+  state.page.put(page, state.access(entry, 3), leaf);
+  state.page.add(page, PageRecord.leaves, 1);
+  if ((flags & MAP_WRITE) !== 0) state.page.add(page, PageRecord.writers, 1);
+  state.secret.add(env, state.cap(slot, 3), 1);
+}
+
+/** Takes a leaf, whose entry was `old`, off its list and out of the counts. */
+function unlink(
+  state: State,
+  table: number,
+  index: number,
+  page: number,
+  env: number,
+  old: number,
+): void {
+  const { machine } = state;
+  const at = ledgerAt(state, (table << 9) | index);
+  const next = machine.load(at + Ledger.next);
+  const previous = machine.load(at + Ledger.previous);
+  const justification = machine.load(at + Ledger.justification);
+  const slot = justification & 0xff;
+  const entry = justification >>> 8;
+  if (previous === 0) state.page.put(page, state.access(entry, 3), next);
+  else machine.store(ledgerAt(state, previous) + Ledger.next, next);
+  if (next !== 0) machine.store(ledgerAt(state, next) + Ledger.previous, previous);
+  state.page.add(page, PageRecord.leaves, -1);
+  if ((old & PTE_W) !== 0) state.page.add(page, PageRecord.writers, -1);
+  state.secret.add(env, state.cap(slot, 3), -1);
+}
+
+/**
+ * pageUnmap(table, index, count, env slot): empties `count` entries from `index` on, 1 to
+ * UNMAP_MAX; empty ones are passed over. The value is how many were filled.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 3 (not a slot); noCapability 3 (the environment is another and the slot
+ *   is empty); notPermitted 3 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (below 1, or past the end of the table); tooMany 2 (more than 64)
+ */
+export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
+  const [table, index, count, envSlot] = [pageNamed(state, claim(0)), claim(1), claim(2), claim(3)];
+  const place = checkLeaf(state, caller, table, index, envSlot, 3);
+  if (place.status !== Status.ok) return place;
+  const range = checkRange(index, count, 2, UNMAP_MAX);
+  if (range.status !== Status.ok) return range;
+
+  const env = place.value;
+  const entries = state.machine.readPtes(table, index, count);
+  const updates = [];
+  for (let n = 0; n < count; n++) {
+    const entry = entries[n] ?? 0;
+    if ((entry & PTE_V) === 0) continue;
+    const page = ptePpn(entry);
+    const kind = state.kind(page);
+    if (isView(kind)) state.page.add(page, PageRecord.views, -1);
+    else if (kind !== PageKind.published) {
+      unlink(state, table, index + n, page, env, entry);
+      if (kind === PageKind.quarantined) settle(state, page);
+    }
+    updates.push({ table, index: index + n, value: 0 });
+  }
+  state.machine.writePtes(updates);
+  fenceAll(state, env, table, updates);
+  state.page.add(table, PageRecord.leaves, -updates.length);
+  return ok(updates.length);
+}
+
+/**
+ * pageProtect(table, index, count, flags, env slot): changes the flags of `count` entries from
+ * `index` on, 1 to MAP_MAX, within the rights that justify each; empty ones are passed over. It
+ * stops at the first that it must refuse. Accessed and dirty bits stay. The value is how many
+ * entries it went over; the reason is in the answer only if it is the first filled one.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 4 (not a slot); noCapability 4 (the environment is another and the slot
+ *   is empty); notPermitted 4 (the slot does not dominate its guard with WRITE); badArgument 2
+ *   (below 1, or past the end of the table); tooMany 2 (more than 64); badArgument 3 (not a set of
+ *   flags, or without R); absent 1 (no entry is filled); notPermitted 3 (W is more than justifies
+ *   the leaf); absent 3 (W, and its access entry is going); sharing 3 (W, and more writable mappings
+ *   than its limits allow)
+ */
+export function pageProtect(state: State, caller: number, claim: Claims): Answer {
+  const [table, index, count] = [pageNamed(state, claim(0)), claim(1), claim(2)];
+  const [flags, envSlot] = [claim(3), claim(4)];
+  const place = checkLeaf(state, caller, table, index, envSlot, 4);
+  if (place.status !== Status.ok) return place;
+  const range = checkRange(index, count, 2, MAP_MAX);
+  if (range.status !== Status.ok) return range;
+  if (!isFlags(flags)) return refuse(Status.badArgument, 3);
+
+  const entries = state.machine.readPtes(table, index, count);
+  const updates = [];
+  let [done, fault] = [0, Status.absent as number];
+  for (; done < count; done++) {
+    const old = entries[done] ?? 0;
+    if ((old & PTE_V) === 0) continue;
+    fault = mayProtect(state, table, index + done, old, flags, place.value);
+    if (fault !== Status.ok) break;
+    const [page, kept] = [ptePpn(old), old & (PTE_A | PTE_D)];
+    const more = ((flags & MAP_WRITE) !== 0 ? 1 : 0) - ((old & PTE_W) !== 0 ? 1 : 0);
+    if (more !== 0) state.page.add(page, PageRecord.writers, more);
+    const value = pte(page, flags | kept | PTE_U | PTE_V);
+    updates.push({ table, index: index + done, value });
+  }
+  if (updates.length === 0) return refuse(fault, fault === Status.absent && done === count ? 1 : 3);
+  state.machine.writePtes(updates);
+  fenceAll(state, place.value, table, updates);
+  return ok(done);
+}
+
+/** Status 0 if the leaf with entry `old` may have `flags`. */
+function mayProtect(
+  state: State,
+  table: number,
+  index: number,
+  old: number,
+  flags: number,
+  env: number,
+): number {
+  if ((flags & MAP_WRITE) === 0 || (old & PTE_W) !== 0) return Status.ok;
+  const page = ptePpn(old);
+  if (state.kind(page) !== PageKind.user) return Status.notPermitted;
+  const at = ledgerAt(state, (table << 9) | index) + Ledger.justification;
+  const justification = state.machine.load(at);
+  const [slot, entry] = [justification & 0xff, justification >>> 8];
+  const may = checkPage(state, env, slot, page, entry, READ | WRITE);
+  if (may !== Status.ok) return may;
+  return fitsMore(state, page, 0, 1) ? Status.ok : Status.sharing;
+}
+
+/** Past a few entries one fence of the space is cheaper than one for each page. */
+function fenceAll(
+  state: State,
+  env: number,
+  table: number,
+  updates: readonly { readonly index: number }[],
+): void {
+  if (updates.length > 4) {
+    state.machine.fence(env);
+    return;
+  }
+  const base = state.page.get(table, PageRecord.base);
+  for (const { index } of updates) state.machine.fence(env, base + index);
+}
+
+// ---- breaking them ------------------------------------------------------------------------------
+
+/**
+ * pageSweep(page): takes STEP_LEAVES mappings of a quarantined page away. Anybody may: the page has
+ * no owner any more.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not quarantined); busy 0 (no mapping is left,
+ *   and a device still reaches it)
+ */
+export function pageSweep(state: State, _caller: number, claim: Claims): Answer {
+  const page = pageNamed(state, claim(0));
+  if (page < 0) return refuse(Status.badArgument, 0);
+  if (state.kind(page) !== PageKind.quarantined) return refuse(Status.wrongKind, 0);
+  if (state.page.get(page, PageRecord.leaves) === 0) return refuse(Status.busy, 0);
+
+  return sweep(state, page);
+}
+
+/** A step of emptying a quarantined page: `again` while mappings remain. */
+export function sweep(state: State, page: number): Answer {
+  let budget = STEP_LEAVES;
+  for (let entry = 0; entry < ACCESS_ENTRIES; entry++) {
+    budget -= breakLeaves(state, page, entry, budget);
+  }
+  if (state.page.get(page, PageRecord.leaves) !== 0) return { status: Status.again, value: 0 };
+  settle(state, page);
+  return ok();
+}
+
+/** Takes away up to `most` leaves that an access entry justifies; returns how many. */
+function breakLeaves(state: State, page: number, entry: number, most: number): number {
+  const { machine } = state;
+  for (let n = 0; n < most; n++) {
+    const leaf = state.page.get(page, state.access(entry, 3));
+    if (leaf === 0) return n;
+    const [table, index] = [leaf >>> 9, leaf & 511];
+    const env = state.envOf(table);
+    const old = machine.readPtes(table, index, 1)[0] ?? 0;
+    unlink(state, table, index, page, env, old);
+    machine.writePtes([{ table, index, value: 0 }]);
+    machine.fence(env, state.page.get(table, PageRecord.base) + index);
+    state.page.add(table, PageRecord.leaves, -1);
+  }
+  return most;
+}
+
+/**
+ * accessRemove(page, slot, entry): takes access entry `entry` away, and with it at most STEP_LEAVES
+ * of the mappings that it justified, wherever they are; `again` while mappings remain, or a device
+ * request by it is in flight. From the first step on it justifies nothing new. Entry 0 says whose
+ * the page is: its mappings go, the entry stays.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a
+ *   slot); noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry
+ *   0 with GRANT); badArgument 2 (not an access entry); absent 2 (the access entry is empty)
+ * @source Engler et al. (SOSP 1995), section 3.3: breaking a secure binding.
+ */
+export function accessRemove(state: State, caller: number, claim: Claims): Answer {
+  const [page, entry] = [pageNamed(state, claim(0)), claim(2)];
+  const owned = checkOwned(state, caller, page, claim(1));
+  if (owned.status !== Status.ok) return owned;
+  if (!isEntry(entry)) return refuse(Status.badArgument, 2);
+  if (!isTaken(state, page, entry)) return refuse(Status.absent, 2);
+
+  const column = state.access(entry, 2);
+  const pins = state.page.get(page, column) & ~(CAP_PIN - 1);
+  if (entry !== 0) state.page.put(page, column, pins | CAP_GOING);
+  breakLeaves(state, page, entry, STEP_LEAVES);
+  const left = state.page.get(page, state.access(entry, 3)) !== 0;
+  if (left || pins !== 0) return { status: Status.again, value: 0 };
+  if (entry !== 0) state.page.put(page, column, 0);
+  return ok();
+}

@@ -1,0 +1,177 @@
+/**
+ * Table pages, level by level: the caller names each page that becomes a table, and where it hangs.
+ * A leaf table takes two pages more for the ledger of its mappings: who makes a table pays for it.
+ *
+ * Nelson et al., "Hyperkernel", SOSP 2017, section 4.
+ */
+import { Env, PageKind, Status } from '../abi.ts';
+import { writeDirectMap } from '../supervisor.ts';
+import { ENTRIES, pte, PTE_V } from '../../machine/sv39.ts';
+import { covers, isWanted } from './accounts.ts';
+import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { checkEnv, checkOwned, isTaken } from './capabilities.ts';
+import { isIdle } from './pages.ts';
+import { isIndex, isSlot, pageNamed, PageRecord, type State } from './state.ts';
+
+/**
+ * tableCreate(parent, index, page, slot, ledger 0, ledger 1, env slot): makes user page `page` a
+ * table and hangs it under entry `index` of `parent`, a root or a middle table. A leaf table takes
+ * two more pages for its ledger; under a root the ledger arguments are ignored.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a root or a middle table); badArgument 1
+ *   (not an index; of a root, of its lower half); badArgument 2 (not a page); wrongKind 2 (not a
+ *   user page); badArgument 3 (not a slot); noCapability 3 (the slot is empty); notPermitted 3
+ *   (it does not dominate entry 0 of the page); busy 2 (the page has leaves, pins or further
+ *   entries, or is asked for); badArgument 4 (not a page); wrongKind 4 (not a user page);
+ *   notPermitted 3 (it does not dominate entry 0 of ledger 0); busy 4 (ledger 0 has leaves, pins or
+ *   further entries, or is asked for); badArgument 5 (not a page); wrongKind 5 (not a user page);
+ *   notPermitted 3 (it does not dominate entry 0 of ledger 1); busy 5 (ledger 1 has leaves, pins or
+ *   further entries, or is asked for); badArgument 4 (ledger 0 is ledger 1 or the page);
+ *   badArgument 5 (ledger 1 is the page); badArgument 6 (not a slot); noCapability 6 (the
+ *   environment is another and the slot is empty); notPermitted 6 (the slot does not dominate its
+ *   guard with WRITE); notPermitted 2 (the name of its account does not dominate the guard);
+ *   notPermitted 4 (the name of its account does not dominate the guard); notPermitted 5 (the name
+ *   of its account does not dominate the guard); occupied 1 (the entry is filled)
+ * @source Hyperkernel (SOSP 2017), section 4: tables level by level.
+ */
+export function tableCreate(state: State, caller: number, claim: Claims): Answer {
+  const named = (n: number): number => pageNamed(state, claim(n));
+  const [parent, index, page, slot] = [named(0), claim(1), named(2), claim(3)];
+  const [ledger0, ledger1, envSlot] = [named(4), named(5), claim(6)];
+  if (parent < 0) return refuse(Status.badArgument, 0);
+  const above = state.kind(parent);
+  if (above !== PageKind.root && above !== PageKind.middle) return refuse(Status.wrongKind, 0);
+  const top = above === PageKind.root;
+  // The upper half of a root is the kernel's.
+  if (!isIndex(index) || (top && index >= ENTRIES / 2)) return refuse(Status.badArgument, 1);
+  const owned = spendable(state, caller, page, slot, 2, 3);
+  if (owned.status !== Status.ok) return owned;
+  if (!top) {
+    const first = spendable(state, caller, ledger0, slot, 4, 3);
+    if (first.status !== Status.ok) return first;
+    const second = spendable(state, caller, ledger1, slot, 5, 3);
+    if (second.status !== Status.ok) return second;
+    if (ledger0 === ledger1 || ledger0 === page) return refuse(Status.badArgument, 4);
+    if (ledger1 === page) return refuse(Status.badArgument, 5);
+  }
+  if (!isSlot(envSlot)) return refuse(Status.badArgument, 6);
+  const env = state.envOf(parent);
+  const may = checkEnv(state, caller, envSlot, env);
+  if (may !== Status.ok) return refuse(may, 6);
+  const a = state.env.get(env, Env.nameA);
+  const b = state.env.get(env, Env.nameB);
+  if (!paidFor(state, page, a, b)) return refuse(Status.notPermitted, 2);
+  if (!top && !paidFor(state, ledger0, a, b)) return refuse(Status.notPermitted, 4);
+  if (!top && !paidFor(state, ledger1, a, b)) return refuse(Status.notPermitted, 5);
+  const { machine } = state;
+  if (((machine.readPtes(parent, index, 1)[0] ?? 0) & PTE_V) !== 0) {
+    return refuse(Status.occupied, 1);
+  }
+
+  const base =
+    state.page.get(parent, PageRecord.base) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
+  machine.zeroPage(page);
+  state.retype(page, top ? PageKind.middle : PageKind.leaf, env);
+  state.page.put(page, PageRecord.leaves, 0);
+  state.page.put(page, PageRecord.views, 0);
+  state.page.put(page, PageRecord.parent, parent);
+  state.page.put(page, PageRecord.parentIndex, index);
+  state.page.put(page, PageRecord.base, base);
+  if (!top) {
+    state.page.put(page, PageRecord.ledger, ledger0);
+    state.page.put(page, PageRecord.ledger + 1, ledger1);
+    for (const ledger of [ledger0, ledger1]) {
+      state.retype(ledger, PageKind.ledger, env);
+    }
+  }
+  state.page.add(parent, PageRecord.leaves, 1);
+  machine.writePtes([{ table: parent, index, value: pte(page, PTE_V) }]);
+  return ok();
+}
+
+/** A user page that the caller answers for and nobody uses: fit to become a table. */
+function spendable(
+  state: State,
+  caller: number,
+  page: number,
+  slot: number,
+  argument: number,
+  slotArgument: number,
+): Answer {
+  if (page < 0) return refuse(Status.badArgument, argument);
+  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, argument);
+  const owned = checkOwned(state, caller, page, slot);
+  if (owned.status !== Status.ok) return refuse(owned.status, slotArgument);
+  // Tables are not taken by force: what a revocation waits for stays what it is.
+  const free = isIdle(state, page) && !isShared(state, page) && !isWanted(state, page);
+  return free ? ok() : refuse(Status.busy, argument);
+}
+
+/**
+ * Whether the superiors of the account that pays for `page` have authority over an environment with
+ * guard `a`, `b`. A table can be taken back through its environment only: a page that became a
+ * stranger's table would be lost to whoever allotted it.
+ */
+export const paidFor = (state: State, page: number, a: number, b: number): boolean =>
+  covers(state, state.accountOf(page), a, b);
+
+const isShared = (state: State, page: number): boolean =>
+  [1, 2, 3].some((entry) => isTaken(state, page, entry));
+
+/** Makes user page `page` the root table of `env`: the direct map above, nothing below. */
+export function makeRoot(state: State, page: number, env: number): void {
+  state.machine.zeroPage(page);
+  writeDirectMap(state.machine, page);
+  state.retype(page, PageKind.root, env);
+  state.page.put(page, PageRecord.leaves, 0);
+  state.page.put(page, PageRecord.views, 0);
+  state.page.put(page, PageRecord.base, 0);
+}
+
+/** Whether a page may become a root: see spendable. */
+export const checkRoot = spendable;
+
+/** A table page is a user page again. Its ledger pages too. */
+export function unmakeTable(state: State, table: number, leaf: boolean): void {
+  if (leaf) {
+    for (const n of [0, 1]) {
+      const ledger = state.page.get(table, PageRecord.ledger + n);
+      state.retype(ledger, PageKind.user, 0);
+    }
+  }
+  for (let entry = 1; entry < 4; entry++) {
+    for (let word = 0; word < 4; word++) state.page.put(table, state.access(entry, word), 0);
+  }
+  state.page.put(table, PageRecord.views, 0);
+  state.retype(table, PageKind.user, 0);
+}
+
+/**
+ * tableDestroy(table, env slot): takes an empty leaf or middle table out of its parent; it and its
+ * ledger are user pages again.
+ *
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf or a middle table); badArgument 1
+ *   (not a slot); noCapability 1 (the environment is another and the slot is empty);
+ *   notPermitted 1 (the slot does not dominate its guard with WRITE); busy 0 (the table has
+ *   entries or views)
+ */
+export function tableDestroy(state: State, caller: number, claim: Claims): Answer {
+  const [table, envSlot] = [pageNamed(state, claim(0)), claim(1)];
+  if (table < 0) return refuse(Status.badArgument, 0);
+  const kind = state.kind(table);
+  if (kind !== PageKind.leaf && kind !== PageKind.middle) return refuse(Status.wrongKind, 0);
+  if (!isSlot(envSlot)) return refuse(Status.badArgument, 1);
+  const env = state.envOf(table);
+  const may = checkEnv(state, caller, envSlot, env);
+  if (may !== Status.ok) return refuse(may, 1);
+  if (state.page.get(table, PageRecord.leaves) !== 0) return refuse(Status.busy, 0);
+  if (state.page.get(table, PageRecord.views) !== 0) return refuse(Status.busy, 0);
+
+  const parent = state.page.get(table, PageRecord.parent);
+  const index = state.page.get(table, PageRecord.parentIndex);
+  state.machine.writePtes([{ table: parent, index, value: 0 }]);
+  state.machine.fence(env);
+  state.page.add(parent, PageRecord.leaves, -1);
+  unmakeTable(state, table, kind === PageKind.leaf);
+  return ok();
+}
