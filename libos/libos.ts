@@ -14,7 +14,9 @@ import { type Op, Syscalls, type UserPort } from './syscalls.ts';
 export type { Image, Op, UserPort };
 
 const PAGE = 4096;
-/** Where word of upcalls is left on the start page: frames of faults, then a mask per other kind. */
+/**
+ * Where word of upcalls is left on the start page: frames of faults, then a mask per other kind.
+ */
 const FRAMES = Start.stackPage * PAGE;
 const MASKS = FRAMES + 4 * (1 + FAULT_FRAMES * FAULT_FRAME_WORDS);
 const maskOf = (kind: number): number => MASKS + 4 * (kind - 1);

@@ -143,15 +143,15 @@ export function bind(
  * pageMap would refuse. The value is how many were mapped; the reason is in the answer only if it
  * is the first, so one more call from there on tells it.
  *
- * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an index);
- *   badArgument 6 (not a slot); noCapability 6 (the environment is another and the slot is empty);
- *   notPermitted 6 (the slot does not dominate its guard with WRITE); badArgument 2 (below 1, or past
- *   the end of the table); tooMany 2 (more than 64); badArgument 5 (not a set of flags, or without
- *   R); badArgument 4 (not a slot); badAddress 3 (the list cannot be read); of its first word:
- *   badArgument 3 (no page, or no access entry); wrongKind 3 (not a user page); absent 3 (the access
- *   entry is empty); notPermitted 4 (the access entry lacks a right); noCapability 4 (the slot is
- *   empty); notPermitted 4 (the slot lacks a right or does not dominate the entry); occupied 1 (the
- *   entry is filled); sharing 3 (more mappings than its limits allow)
+ * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf table); badArgument 1 (not an
+ *   index); badArgument 6 (not a slot); noCapability 6 (the environment is another and the slot is
+ *   empty); notPermitted 6 (the slot does not dominate its guard with WRITE); badArgument 2 (below
+ *   1, or past the end of the table); tooMany 2 (more than 64); badArgument 5 (not a set of flags,
+ *   or without R); badArgument 4 (not a slot); badAddress 3 (the list cannot be read); of its first
+ *   word: badArgument 3 (no page, or no access entry); wrongKind 3 (not a user page); absent 3 (the
+ *   access entry is empty); notPermitted 4 (the access entry lacks a right); noCapability 4 (the
+ *   slot is empty); notPermitted 4 (the slot lacks a right or does not dominate the entry);
+ *   occupied 1 (the entry is filled); sharing 3 (more mappings than its limits allow)
  * @source Xok, insert_pte_range: reports how many were done, so that it can be restarted.
  */
 export function pageMapList(state: State, caller: number, claim: Claims): Answer {
@@ -339,8 +339,8 @@ export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
  *   is empty); notPermitted 4 (the slot does not dominate its guard with WRITE); badArgument 2
  *   (below 1, or past the end of the table); tooMany 2 (more than 64); badArgument 3 (not a set of
  *   flags, or without R); absent 1 (no entry is filled); notPermitted 3 (W is more than justifies
- *   the leaf); absent 3 (W, and its access entry is going); sharing 3 (W, and more writable mappings
- *   than its limits allow)
+ *   the leaf); absent 3 (W, and its access entry is going); sharing 3 (W, and more writable
+ *   mappings than its limits allow)
  */
 export function pageProtect(state: State, caller: number, claim: Claims): Answer {
   const [table, index, count] = [pageNamed(state, claim(0)), claim(1), claim(2)];

@@ -259,7 +259,9 @@ export function putEntry(
   state.page.put(page, state.access(entry, 3), 0);
 }
 
-/** `page`, argument 0, is a user page, and argument 1 a slot that answers for it (GRANT, entry 0). */
+/**
+ * `page`, argument 0, is a user page, and argument 1 a slot that answers for it (GRANT, entry 0).
+ */
 export function checkOwned(state: State, caller: number, page: number, slot: number): Answer {
   if (page < 0) return refuse(Status.badArgument, 0);
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);

@@ -46,9 +46,9 @@ import {
  * block: page | access entry << 28, each checked by `page slot`. The value is the request's number:
  * it is complete when the caller's diskDone has reached it.
  *
- * @refuses badArgument 0 (not a row, or stale); badArgument 1 (not a slot); badArgument 6 (not a set
- *   of flags); badArgument 2 (negative); badArgument 3 (below 1; of a flush, below 0); tooMany 3
- *   (more than 32; of a flush, than 0); absent 0 (no such extent); noCapability 1 (the slot is
+ * @refuses badArgument 0 (not a row, or stale); badArgument 1 (not a slot); badArgument 6 (not a
+ *   set of flags); badArgument 2 (negative); badArgument 3 (below 1; of a flush, below 0); tooMany
+ *   3 (more than 32; of a flush, than 0); absent 0 (no such extent); noCapability 1 (the slot is
  *   empty); notPermitted 1 (it does not dominate the guard, or lacks a right); badArgument 2
  *   (past the end of the extent); badArgument 5 (not a slot); badAddress 4 (the list cannot be
  *   read); badArgument 4 (a word of it names no page or no entry); wrongKind 4 (not a user

@@ -22,10 +22,10 @@ import { kill, tellPatron, wake } from './life.ts';
 import { Cpu, isSlot, isWord, pageNamed, PageRecord, Private, type State } from './state.ts';
 
 /**
- * envCreate(index, root page, slot, name a, name b, patron, account): makes an environment in free row
- * `index` with user page `root page` as its root table and the given name, which the capability in
- * `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`, -1
- * for the caller, is notified whenever it becomes ready: the caller, its own patron, or an
+ * envCreate(index, root page, slot, name a, name b, patron, account): makes an environment in free
+ * row `index` with user page `root page` as its root table and the given name, which the capability
+ * in `slot` dominates, as its guard and its slot 0. It has no mappings and does not run. `patron`,
+ * -1 for the caller, is notified whenever it becomes ready: the caller, its own patron, or an
  * environment whose guard `slot` dominates, for an event is what notify needs authority for. Its
  * row and what it takes are charged to `account`, -1 for the caller's. The value is its id.
  *
@@ -38,7 +38,8 @@ import { Cpu, isSlot, isWord, pageNamed, PageRecord, Private, type State } from 
  *   or is asked for);
  *   badArgument 6 (no such account); notPermitted 6 (another account, whose name the slot does not
  *   dominate with WRITE); notPermitted 6 (the account's name does not dominate the given one);
- *   notPermitted 1 (the name of the page's account does not dominate it); quota 6 (the account has no row left)
+ *   notPermitted 1 (the name of the page's account does not dominate it); quota 6 (the account has
+ *   no row left)
  * @source Hyperkernel (SOSP 2017): the caller names row and pages.
  */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
@@ -156,9 +157,9 @@ export function startEnv(
  * 0, wherever it stands; messages, events and completions still reach it. Who takes a tree of
  * environments back suspends it first, or it would forge and allocate behind him.
  *
- * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot); badArgument 2
- *   (not 0 or 1); noCapability 1 (the environment is another and the slot is empty); notPermitted 1
- *   (the slot does not dominate its guard with WRITE)
+ * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot); badArgument
+ *   2 (not 0 or 1); noCapability 1 (the environment is another and the slot is empty); notPermitted
+ *   1 (the slot does not dominate its guard with WRITE)
  */
 export function envSuspend(state: State, caller: number, claim: Claims): Answer {
   const [env, slot, suspended] = [state.row(claim(0)), claim(1), claim(2)];

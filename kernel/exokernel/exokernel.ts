@@ -226,7 +226,9 @@ export class Exokernel implements Supervisor {
     }
   }
 
-  /** Accounts and first environments of the tenants; what they are not allotted is the reserve's. */
+  /**
+   * Accounts and first environments of the tenants; what they are not allotted is the reserve's.
+   */
   #start(state: State): void {
     const { environments, slices, extents } = this.#config;
     const { account } = state;

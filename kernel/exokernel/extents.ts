@@ -63,9 +63,10 @@ export function checkExtent(
  * @refuses badArgument 0 (not a row, or stale); badArgument 1 (not a slot); badArgument 2 (not a
  *   row, or stale); badArgument 3 (below 1); badArgument 4 (the two words are not a name); absent 0
  *   (no such extent); noCapability 1 (the slot is empty); notPermitted 1 (it does not dominate the
- *   guard with all rights); notPermitted 4 (the slot does not dominate the new name); notFree 2 (the
- *   row is taken); busy 0 (transfers are in flight); tooMany 3 (as many as the extent has, or more);
- *   quota 2 (the account has no extent left)
+ *   guard with all rights); notPermitted 4 (the slot does not dominate the new name); notFree 2
+ *   (the row is taken); busy 0 (transfers are in flight); tooMany 3 (as many as the extent has, or
+ *   more); notPermitted 4 (the account's name does not dominate the new name); quota 2 (the account
+ *   has no extent left)
  * @source Xok (SOSP 1997): regions of the disk by capability.
  */
 export function extentSplit(state: State, caller: number, claim: Claims): Answer {
@@ -85,6 +86,8 @@ export function extentSplit(state: State, caller: number, claim: Claims): Answer
   const count = state.extent.get(extent, Extent.count);
   if (blocks >= count) return refuse(Status.tooMany, 3);
   const account = payer(state, caller);
+  // Or those who allotted the row could not take it back by name.
+  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 4);
   if (!hasRoom(state, account, Resource.extents)) return refuse(Status.quota, 2);
 
   const first = state.extent.get(extent, Extent.first) + count - blocks;
@@ -102,9 +105,9 @@ export function extentSplit(state: State, caller: number, claim: Claims): Answer
  *
  * @refuses badArgument 0 (not a row, or stale); badArgument 1 (not a slot); badArgument 2 (not a
  *   row, or stale); absent 0 (no such extent); noCapability 1 (the slot is empty); notPermitted 1
- *   (it does not dominate the guard with all rights); absent 2 (no such extent); notPermitted 2 (the
- *   slot does not dominate the neighbour's guard); badArgument 2 (it does not begin where the extent
- *   ends); busy 0 (transfers are in flight); busy 2 (transfers are in flight)
+ *   (it does not dominate the guard with all rights); absent 2 (no such extent); notPermitted 2
+ *   (the slot does not dominate the neighbour's guard); badArgument 2 (it does not begin where the
+ *   extent ends); busy 0 (transfers are in flight); busy 2 (transfers are in flight)
  */
 export function extentJoin(state: State, caller: number, claim: Claims): Answer {
   const [extent, neighbour] = [extentNamed(state, claim(0)), extentNamed(state, claim(2))];

@@ -100,8 +100,8 @@ export function ipcCall(state: State, caller: number, claim: Claims): Answer | n
 }
 
 /**
- * ipcSend(env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): tells `env`, which
- * waits for a call, and gives it the rest of the slice. The caller stays ready and is owed no
+ * ipcSend(env, word 0..3, page | -1, slot | entry << 8, rights | new entry << 8): tells `env`,
+ * which waits for a call, and gives it the rest of the slice. The caller stays ready and is owed no
  * reply: one is refused. Message and page arrive as a call's do.
  *
  * @refuses badEnvironment 0 (no such environment, or the caller); notReady 0 (it does not wait for
@@ -237,7 +237,9 @@ function checkGrant(state: State, from: number, to: number, claim: Claims): Answ
 
 const flagsFor = (rights: number): number => MAP_READ | ((rights & WRITE) !== 0 ? MAP_WRITE : 0);
 
-/** Entry, leaf and ledger at once; the window moves up. Returns the leaf's index + 1, 0: no page. */
+/**
+ * Entry, leaf and ledger at once; the window moves up. Returns the leaf's index + 1, 0: no page.
+ */
 function commitGrant(state: State, to: number, claim: Claims): number {
   if (claim(5) === -1) return 0;
   const [page, given] = [pageNamed(state, claim(5)), claim(7)];

@@ -1,7 +1,7 @@
 /**
- * Physical pages: named by the caller, scrubbed when they change hands, charged to an account. A page
- * that is given up while a device or a mapping still reaches it is quarantined: nobody's, and free
- * only when nothing reaches it any more.
+ * Physical pages: named by the caller, scrubbed when they change hands, charged to an account. A
+ * page that is given up while a device or a mapping still reaches it is quarantined: nobody's, and
+ * free only when nothing reaches it any more.
  */
 import {
   Account,
@@ -16,7 +16,7 @@ import {
   Status,
   WRITE,
 } from '../abi.ts';
-import { charge, credit, hasRoom, isWanted, payer, returned } from './accounts.ts';
+import { charge, covers, credit, hasRoom, isWanted, payer, returned } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkOwned, checkPage, putEntry } from './capabilities.ts';
 import { CAP_PIN, CAP_VALID, isEntry, isSlot, pageNamed, PageRecord, type State } from './state.ts';
@@ -26,7 +26,8 @@ import { CAP_PIN, CAP_VALID, isEntry, isSlot, pageNamed, PageRecord, type State 
  * the expense of the caller's account.
  *
  * @refuses badArgument 0 (not a page); badArgument 1 (not a slot); noCapability 1 (the slot is
- *   empty); notPermitted 1 (the slot lacks a right); notFree 0 (the page is taken); quota 0 (the
+ *   empty); notPermitted 1 (the slot lacks a right); notPermitted 1 (the account's name does not
+ *   dominate its name); notFree 0 (the page is taken); quota 0 (the
  *   account has no page left, or owes it)
  * @source Engler et al. (SOSP 1995), section 3.1: physical names, no implicit allocation.
  */
@@ -39,12 +40,14 @@ export function pageAllocate(state: State, caller: number, claim: Claims): Answe
   const rights = secret.get(caller, state.cap(slot, 2));
   if ((rights & CAP_VALID) === 0) return refuse(Status.noCapability, 1);
   if ((rights & ALL_RIGHTS) !== ALL_RIGHTS) return refuse(Status.notPermitted, 1);
-  if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
   const account = payer(state, caller);
-  if (!hasRoom(state, account, Resource.pages)) return refuse(Status.quota, 0);
-
   const a = secret.get(caller, state.cap(slot, 0));
   const b = secret.get(caller, state.cap(slot, 1));
+  // Or those who allotted it could not take it back by name.
+  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 1);
+  if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
+  if (!hasRoom(state, account, Resource.pages)) return refuse(Status.quota, 0);
+
   claimPage(state, page, account, a, b);
   return ok();
 }
@@ -144,8 +147,8 @@ export function pageKeep(state: State, caller: number, claim: Claims): Answer {
  *
  * @refuses badArgument 0 (not a page); wrongKind 0 (not a user page); badArgument 1 (not a slot);
  *   noCapability 1 (the slot is empty); notPermitted 1 (the slot does not dominate entry 0 with
- *   GRANT); badArgument 2 (not a limit); badArgument 3 (not a limit); busy 2 (it has more mappings);
- *   busy 3 (it has more writable ones)
+ *   GRANT); badArgument 2 (not a limit); badArgument 3 (not a limit); busy 2 (it has more
+ *   mappings); busy 3 (it has more writable ones)
  * @source Xok, pstate_mod: reader and writer limits.
  */
 export function pageLimit(state: State, caller: number, claim: Claims): Answer {

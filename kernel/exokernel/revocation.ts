@@ -6,8 +6,9 @@
  *     revoke -> upcall `revoke` -> pageFree, as the owner chooses -> wanted is 0: over
  *                              \-> deadline -> repossess, page by page -> upcall `repossessed`
  *
- * A page given back takes its allotment along to the account that asked, so the owner cannot take it
- * again. Nothing waits for the owner: it may ignore, lie or crash. Engler et al. (SOSP 1995), 3.5.
+ * A page given back takes its allotment along to the account that asked, so the owner cannot take
+ * it again. Nothing waits for the owner: it may ignore, lie or crash. Engler et al. (SOSP 1995),
+ * 3.5.
  */
 import {
   Account,
@@ -48,13 +49,13 @@ const DEADLINE_MAX = 2 ** 31 - 1;
  * that range that is freed meanwhile moves with its allotment to account `taker`. Count 0 withdraws
  * what is still wanted.
  *
- * @refuses badArgument 0 (no such account, or the reserve); badArgument 1 (not a slot); badArgument 2
- *   (no such account, or the same); badArgument 3 (not a page); badArgument 4 (below 1, or past the
- *   last page); badArgument 5 (negative); tooMany 5 (more than 32); badArgument 6 (below 10,000, or
- *   beyond 2^31); noCapability 1 (the slot is empty); notPermitted 1 (it does not dominate the
- *   name of the account's parent with REVOKE); notPermitted 2 (it does not dominate the taker's with
- *   REVOKE); busy 0 (it is being asked already); quota 5 (more than it uses and does not keep, or
- *   than its allotment is above the minimum)
+ * @refuses badArgument 0 (no such account, or the reserve); badArgument 1 (not a slot); badArgument
+ *   2 (no such account, or the same); badArgument 3 (not a page); badArgument 4 (below 1, or past
+ *   the last page); badArgument 5 (negative); tooMany 5 (more than 32); badArgument 6 (below
+ *   10,000, or beyond 2^31); noCapability 1 (the slot is empty); notPermitted 1 (it does not
+ *   dominate the name of the account's parent with REVOKE); notPermitted 2 (it does not dominate
+ *   the taker's with REVOKE); busy 0 (it is being asked already); quota 5 (more than it uses and
+ *   does not keep, or than its allotment is above the minimum)
  * @source Engler et al. (SOSP 1995), section 3.5: visible revocation and the abort protocol.
  */
 export function revoke(state: State, caller: number, claim: Claims): Answer {
@@ -101,11 +102,12 @@ export function revoke(state: State, caller: number, claim: Claims): Answer {
  * `again` if more than STEP_LEAVES mappings stood: pageSweep takes the rest. The value is the disk
  * block that it was saved to + 1, or 0.
  *
- * @refuses badArgument 0 (no such account, or the reserve); badArgument 1 (not a slot); noCapability 1
- *   (the slot is empty); notPermitted 1 (it does not dominate the name of the account's parent
- *   with REVOKE); absent 0 (nothing is wanted of it); notReady 0 (the deadline has not passed); badArgument 2 (not
- *   a page); wrongKind 2 (not a user page); notPermitted 2 (charged to another account, outside what
- *   was asked for, or kept); full 2 (its save block cannot be written now)
+ * @refuses badArgument 0 (no such account, or the reserve); badArgument 1 (not a slot);
+ *   noCapability 1 (the slot is empty); notPermitted 1 (it does not dominate the name of the
+ *   account's parent with REVOKE); absent 0 (nothing is wanted of it); notReady 0 (the deadline has
+ *   not passed); badArgument 2 (not a page); wrongKind 2 (not a user page); notPermitted 2 (charged
+ *   to another account, outside what was asked for, or kept); full 2 (its save block cannot be
+ *   written now)
  * @source Engler et al. (SOSP 1995), section 3.5: the abort protocol, the repossession vector.
  */
 export function repossess(state: State, caller: number, claim: Claims): Answer {
@@ -143,8 +145,8 @@ export function repossess(state: State, caller: number, claim: Claims): Answer {
 }
 
 /**
- * Status 0 if `slot` has REVOKE over the parent of `account`. Everybody has it over an account of its
- * own name: an owner that could ask itself could withdraw what others ask, or be asked already.
+ * Status 0 if `slot` has REVOKE over the parent of `account`. Everybody has it over an account of
+ * its own name: an owner that could ask itself could withdraw what others ask, or be asked already.
  */
 function checkSuperior(state: State, caller: number, slot: number, account: number): number {
   return checkAccount(state, caller, slot, state.account.get(account, Account.parent), REVOKE);

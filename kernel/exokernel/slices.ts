@@ -2,13 +2,14 @@
  * The CPU: a vector of time slices, held by position. The kernel goes round it; each position runs
  * its owner, or whom the owner's call is waiting for, or whom it yielded to. A position whose owner
  * cannot run is passed over. The slice's end is announced to whoever registered for it; who then
- * overruns the grace period forfeits a turn, and dies of too many. Aegis (SOSP 1995), section 5.1.1.
+ * overruns the grace period forfeits a turn, and dies of too many. Aegis (SOSP 1995), section
+ * 5.1.1.
  *
- * What is run past a slice's end, grace included, the position owes, and pays out of its next turns:
- * whoever ran, by whatever gift of time, and whoever holds it by then, death and rebirth included.
- * So no position has more than its turns and one overrun, and who is always ready gets its share
- * of any stretch of time less a constant. Interrupts are owed by the position whose requests they
- * complete, and lengthen the slice that they fall into.
+ * What is run past a slice's end, grace included, the position owes, and pays out of its next
+ * turns: whoever ran, by whatever gift of time, and whoever holds it by then, death and rebirth
+ * included. So no position has more than its turns and one overrun, and who is always ready gets
+ * its share of any stretch of time less a constant. Interrupts are owed by the position whose
+ * requests they complete, and lengthen the slice that they fall into.
  */
 import { NEVER } from '../../machine/units.ts';
 import {
@@ -403,7 +404,9 @@ function takeTurn(state: State, position: number, runner: number, forgive: boole
   return turn < TURN_MIN ? 0 : turn;
 }
 
-/** Nobody can run: the timer is set to the first deadline that a position would run somebody for. */
+/**
+ * Nobody can run: the timer is set to the first deadline that a position would run somebody for.
+ */
 function rest(state: State): void {
   const { machine, cpu, config } = state;
   let wake = NEVER;

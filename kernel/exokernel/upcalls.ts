@@ -1,8 +1,9 @@
 /**
  * Upcalls: faults, slice boundaries and revocation are forwarded to the environment that they
- * concern, and handled there. The kernel writes word of them through the environment's own mappings; where the
- * environment itself could not write, it is destroyed, and the kernel never faults. Handlers return
- * without the kernel. Aegis (SOSP 1995), section 5.3; JOS, lab 4, for the exception stack.
+ * concern, and handled there. The kernel writes word of them through the environment's own
+ * mappings; where the environment itself could not write, it is destroyed, and the kernel never
+ * faults. Handlers return without the kernel. Aegis (SOSP 1995), section 5.3; JOS, lab 4, for the
+ * exception stack.
  */
 import {
   Account,
@@ -92,8 +93,9 @@ function push(state: State, env: number, kind: number, args: readonly number[]):
 const PENDING = [Upcall.revoke, Upcall.repossessed] as const;
 
 /**
- * An upcall of `kind` for an environment that does not run, or is in a call of its own: it is pushed
- * when the environment is next entered. A wait for events or calls ends; one for a reply does not.
+ * An upcall of `kind` for an environment that does not run, or is in a call of its own: it is
+ * pushed when the environment is next entered. A wait for events or calls ends; one for a reply
+ * does not.
  */
 export function announce(state: State, env: number, kind: number): void {
   const { secret, cpu } = state;

@@ -10,6 +10,7 @@ import {
   EnvState,
   Extent,
   Info,
+  type Name,
   PageKind,
   Queued,
   Resource,
@@ -61,6 +62,20 @@ export function stock(raw: Raw): number[] {
   return all;
 }
 
+const guard = (raw: Raw, row: number): Name => ({
+  a: raw.env(row, Env.nameA),
+  b: raw.env(row, Env.nameB),
+});
+
+/** The order on names the slow way: byte by byte. */
+function dominates(a: number, b: number, name: Name): boolean {
+  const bytes = (x: number, y: number): number[] =>
+    [x >>> 8, x >>> 16, x >>> 24, y, y >>> 8, y >>> 16, y >>> 24].map((n) => n & 0xff);
+  const [own, other] = [bytes(a, b), bytes(name.a, name.b)];
+  const length = a & 0xff;
+  return length <= (name.a & 0xff) && own.slice(0, length).every((byte, n) => other[n] === byte);
+}
+
 /** All that is wrong with the books, nothing in a sound machine. */
 export function books(raw: Raw): string[] {
   const wrong: string[] = [];
@@ -93,18 +108,30 @@ export function books(raw: Raw): string[] {
     const parent = at(Account.parent);
     say(account === 0 || accounts.includes(parent), `account ${account} is under ${parent}`);
   }
+  const covers = (account: number, name: Name): boolean =>
+    dominates(raw.account(account, Account.nameA), raw.account(account, Account.nameB), name);
   for (const page of indices(raw.pages)) {
     const is = raw.kind(page);
     const account = raw.accountOf(page);
     say(KERNELS.includes(is) === (account === 0), `page ${page} of kind ${is}: ${account} pays`);
     say(account === 0 || accounts.includes(account), `page ${page}: no account ${account}`);
     say(account !== 0 || !raw.kept(page), `page ${page} is nobody's and kept`);
+    // Whoever allotted it can have it back: by its name, or as a table by its environment's.
+    if (is === PageKind.user) say(covers(account, raw.access(page, 0)), `page ${page} is stray`);
+    const env = raw.envOf(page);
+    if (env > 0) say(covers(account, guard(raw, env)), `table ${page} of ${env} is stray`);
+  }
+  for (const row of indices(raw.info(Info.extents))) {
+    if (raw.extent(row, Extent.valid) === 0) continue;
+    const name = { a: raw.extent(row, Extent.nameA), b: raw.extent(row, Extent.nameB) };
+    say(covers(raw.extent(row, Extent.account), name), `extent ${row} is stray`);
   }
   for (const row of indices(raw.rows)) {
     if (row === 0 || raw.stateOf(row) === EnvState.free) continue;
     const account = raw.env(row, Env.account);
     say(accounts.includes(account), `environment ${row}: no account ${account}`);
     say(envIndex(raw.id(row)) === row, `environment ${row}: its id`);
+    say(covers(account, guard(raw, row)), `environment ${row} is stray`);
   }
   return wrong;
 }

@@ -1,8 +1,9 @@
 /**
  * Fairness, measured from outside: an environment that is always ready, and holds q of the N slice
  * positions, gets its share of any stretch of time less a constant, whatever its neighbour does.
- * The share is what it gets beside a neighbour that only computes; the stretches are all between two
- * kernel exits of a run of hundreds of rotations, so that whatever is lost again and again shows.
+ * The share is what it gets beside a neighbour that only computes; the stretches are all between
+ * two kernel exits of a run of hundreds of rotations, so that whatever is lost again and again
+ * shows.
  */
 import { describe, expect, test } from 'vitest';
 import {
@@ -33,7 +34,9 @@ const SLICES = 8; // tenants in turn: neighbour, victim, and two that only compu
 const SLICE = 20_000;
 const ROTATION = SLICES * SLICE;
 const ROTATIONS = 1000;
-/** What may be missing from any stretch: the latest that a neighbour can leave, a few times over. */
+/**
+ * What may be missing from any stretch: the latest that a neighbour can leave, a few times over.
+ */
 const CONSTANT = 2 * SLICE;
 /** To store a neighbour's registers is in the victim's slice, and some leave more than others. */
 const SWITCH = 100; // cycles a slice

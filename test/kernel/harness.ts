@@ -737,9 +737,9 @@ function rawName(at: (word: number) => number): RawName {
   return { a: at(0), b: at(1), rights: valid ? rights & 0xff : 0, last: at(3) };
 }
 
-/** `again` is no refusal: a step was done. */
+/** `again` is no refusal, a step was done; nor is `interrupted`, a wait is over. */
 export const isRefusal = (status: number): boolean =>
-  status !== Status.ok && status !== Status.again;
+  status !== Status.ok && status !== Status.again && status !== Status.interrupted;
 
 // ---- names --------------------------------------------------------------------------------------
 

@@ -83,7 +83,9 @@ function count<K>(map: Map<K, number>, key: K): void {
   map.set(key, (map.get(key) ?? 0) + 1);
 }
 
-/** An account under a tenant's, with an environment that uses it, so that something can be asked. */
+/**
+ * An account under a tenant's, with an environment that uses it, so that something can be asked.
+ */
 function openWard(rig: Rig, row: number): void {
   const ward = 20 + row;
   const { a, b } = packName([row, 17]);

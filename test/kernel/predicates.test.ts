@@ -250,7 +250,7 @@ describe('a sleeper holds nobody back', () => {
     }
   });
 
-  test('the page is another by now: its name with the generation is stale, without it is not', () => {
+  test('another page by now: its name is stale with the generation, and not without', () => {
     for (const tagged of [true, false]) {
       rig = new Rig();
       const { a } = rig;

@@ -3,8 +3,8 @@
  * was asked for, says so once for each page, saves what it was told to save, leaves the guaranteed
  * minimum, and touches nobody else.
  *
- * The broker has REVOKE over the empty name, which stands for everybody, and nothing else. After the
- * deadline its policy is the plainest: the first page of the range that can be taken.
+ * The broker has REVOKE over the empty name, which stands for everybody, and nothing else. After
+ * the deadline its policy is the plainest: the first page of the range that can be taken.
  */
 import * as fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';

@@ -30,7 +30,14 @@ export const DISK = {
       m('busy', 0, 'transfers are in flight', (args, w) => {
         args[0] = w.a.extent;
       }),
-      m('tooMany', 3, 'as many as the extent has, or more', set(3, 4)),
+      m('tooMany', 3, 'as many as the extent has, or more', (args) => {
+        args.splice(0, 2, Quiet.left, Slot.full);
+        args.splice(3, 3, 4, forged.a, forged.b);
+      }),
+      m('notPermitted', 4, "the account's name does not dominate the new name", (args, w) => {
+        [args[0], args[1], args[3]] = [w.b.extent, Slot.stray, 1];
+        [args[4], args[5]] = [NAME_B.a, NAME_B.b];
+      }),
       {
         ...m('quota', 2, 'the account has no extent left', (args) => {
           [args[0], args[2], args[3]] = [Quiet.right, FREE + 1, 1];

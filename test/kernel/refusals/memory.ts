@@ -42,6 +42,7 @@ export const MEMORY = {
       badSlot(1),
       m('noCapability', 1, 'the slot is empty', set(1, Slot.empty)),
       m('notPermitted', 1, 'the slot lacks a right', set(1, Slot.writer)),
+      m('notPermitted', 1, "the account's name does not dominate its name", set(1, Slot.stray)),
       m(
         'notFree',
         0,

@@ -30,6 +30,7 @@ export const Slot = {
   spare: 5, // [1], used by nothing
   beside: 6, // [1, 8], all rights
   forged: 8, // empty, for capForge
+  stray: 9, // [2], all rights, as B offered it
 } as const;
 
 /** Scatter lists of one word, by what is wrong with it. */
@@ -163,6 +164,8 @@ export class World {
     const root = rig.tenants[2]?.row ?? 0;
     rig.must(root, 'sliceFree', 2, 0);
     rig.must(root, 'accountMove', 3, 1, 0, Resource.slices, 1);
+    rig.must(b.row, 'capOffer', a.id, 0, NAME_B.a, NAME_B.b, ALL_RIGHTS);
+    rig.must(row, 'capAcquire', b.id, Slot.stray);
     this.wanted = take();
     rig.must(root, 'revoke', 1, 0, 3, this.wanted, 1, 1, FAR);
 
