@@ -236,8 +236,11 @@ export class Unix extends LibOS {
         if (state !== RowState.running && state !== RowState.ended) continue;
         const env = yield* shared.row(pid, Row.env);
         const is = yield* shared.stateOf(env);
-        if (is === EnvState.zombie) yield* this.#cleanUp(pid, state === RowState.running);
-        else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
+        if (is === EnvState.zombie) {
+          // Whoever holds the lock runs in our slices only: we must not wait for it.
+          if ((yield* shared.control(Control.lock)) !== 0) continue;
+          yield* this.#cleanUp(pid, state === RowState.running);
+        } else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
           last = pid;
           ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
         }
