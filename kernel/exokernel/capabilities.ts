@@ -20,6 +20,7 @@ import {
 } from './state.ts';
 
 const NAME_MAX = 7; // bytes
+const OFFER_SLOT = 8; // bits: of an offer's rights, above them the slot that it is made by
 const COMPARE = 4; // instructions of one prefix comparison of two-word names
 
 /** Whether name `a`, `b` is well formed: at most 7 bytes, nothing beyond its length. */
@@ -184,7 +185,7 @@ export function capOffer(state: State, caller: number, claim: Claims): Answer {
   if (may !== Status.ok) return refuse(may, 1);
 
   state.secret.put(caller, Private.offerTo, id);
-  [a, b, rights].forEach((word, n) => {
+  [a, b, rights | (slot << OFFER_SLOT)].forEach((word, n) => {
     state.secret.put(caller, Private.offer + n, word);
   });
   return ok();
@@ -192,10 +193,10 @@ export function capOffer(state: State, caller: number, claim: Claims): Answer {
 
 /**
  * capAcquire(env, slot): takes the capability that `env` offers to the caller into an empty slot.
- * Nobody fills another's slots unasked.
+ * Nobody fills another's slots unasked. What `env` may no longer give it does not offer.
  *
  * @refuses badEnvironment 0 (no such environment, or dead); badArgument 1 (not a slot); absent 0
- *   (it offers the caller nothing); occupied 1 (the slot is filled)
+ *   (it offers the caller nothing, or may not any more); occupied 1 (the slot is filled)
  * @source Xok, self_acquire.
  */
 export function capAcquire(state: State, caller: number, claim: Claims): Answer {
@@ -206,12 +207,17 @@ export function capAcquire(state: State, caller: number, claim: Claims): Answer 
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
   const { secret } = state;
   if (secret.get(granter, Private.offerTo) !== state.id(caller)) return refuse(Status.absent, 0);
+  const [a, b, how] = [0, 1, 2].map((n) => secret.get(granter, Private.offer + n)) as Three;
+  const rights = how & ALL_RIGHTS;
+  // An offer is no hiding-place: who takes the granter's capability back takes it back, too.
+  if (check(state, granter, how >>> OFFER_SLOT, a, b, rights | GRANT) !== Status.ok) {
+    return refuse(Status.absent, 0);
+  }
   if ((secret.get(caller, state.cap(slot, 2)) & CAP_VALID) !== 0) {
     return refuse(Status.occupied, 1);
   }
 
-  const word = (n: number): number => secret.get(granter, Private.offer + n);
-  putCap(state, caller, slot, word(0), word(1), word(2));
+  putCap(state, caller, slot, a, b, rights);
   secret.put(granter, Private.offerTo, 0);
   return ok();
 }
@@ -272,5 +278,6 @@ export function checkOwned(state: State, caller: number, page: number, slot: num
 
 export const isRights = (n: number): boolean => Number.isInteger(n) && n >= 1 && n <= ALL_RIGHTS;
 
+type Three = [number, number, number];
 type Five = [number, number, number, number, number];
 type Six = [number, number, number, number, number, number];

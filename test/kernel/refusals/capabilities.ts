@@ -86,7 +86,7 @@ export const CAPABILITIES = {
       m(
         'absent',
         0,
-        'it offers the caller nothing',
+        'it offers the caller nothing, or may not any more',
         put((w) => ({ 0: w.deaf.id })),
       ),
       m(
