@@ -11,6 +11,7 @@ import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { bulk, loads } from './accesses.ts';
 import { onBoard } from './board.ts';
+import { environments } from './environments.ts';
 import { inProcesses } from './processes.ts';
 import { program } from './program.ts';
 import { supervisorLoads, systems } from './systems.ts';
@@ -35,6 +36,7 @@ function measure(): { goals: Goal[]; figures: [what: string, value: string][] } 
   const whole = onBoard(program);
   const supervisor = supervisorLoads();
   const system = systems();
+  const crowd = environments();
 
   const goals = [
     atMost('1', 'load that hits, generator / raw', load.generator, load.raw, 4),
@@ -49,12 +51,14 @@ function measure(): { goals: Goal[]; figures: [what: string, value: string][] } 
     atLeast('9-words', 'copy of 4 KiB by words / in bulk', copy.pageByWords, copy.page, 20),
     atMost('10', 'load / load without its check, generator', ...checkInGenerator, 1.05),
     atMost('10-plain', 'the same in a plain helper', ...checkInHelper, 1.05),
+    atMost('11', '10,000 environments, 100,000 slices, MiB', crowd.mebibytes, 1, 512, 'MiB'),
   ];
   const figures: [string, string][] = [
     ['trap and resume (kernel call and answer)', `${thousand[1].toFixed(0)} ns`],
     ['copy of 64 bytes', `${copy.bytes64.toFixed(0)} ns`],
     ["supervisor's load, on the hardware", `${supervisor.physical.toFixed(1)} ns`],
     ["supervisor's load, in a virtual machine", `${supervisor.virtual.toFixed(1)} ns`],
+    ['slice switch among 10,000 environments', `${(crowd.nanoseconds / 1000).toFixed(1)} us`],
     ['minimal on the exokernel, boot to halt', `${system.exokernelMs.toFixed(1)} ms`],
     ['minimal in a virtual machine, boot to halt', `${system.virtualMs.toFixed(1)} ms`],
   ];
