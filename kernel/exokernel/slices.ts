@@ -43,6 +43,7 @@ import { interrupts, pushPending, pushSliceUpcall } from './upcalls.ts';
 const CALL_CHAIN = 8; // environments that wait for one another, followed at most this far
 /** A turn that would be shorter is not taken, but added to the next. */
 const TURN_MIN = SLICE_MIN / 2;
+const DEBT_MAX = 2 ** 30; // cycles: a word holds it
 const CYCLES_MAX = 2 ** 31 - 1; // of a sleep
 
 /**
@@ -280,13 +281,13 @@ export function tick(state: State): void {
     machine.setTimer(now + GRACE);
     return;
   }
-  // Whoever it yielded to meanwhile has overrun nothing.
   if (!first && cpu.get(0, Cpu.told) === current) exceed(state, current);
   endSlice(state);
 }
 
-/** An overrun of the grace period costs a later turn; too many cost the environment. */
+/** An overrun of the grace period costs a turn more; too many at once cost the environment. */
 function exceed(state: State, env: number): void {
+  owe(state, state.info.get(0, Info.slicePosition), state.config.sliceCycles);
   const excess = state.env.add(env, Env.excess, 1);
   if (excess > EXCESS_MAX) kill(state, env, -1);
 }
@@ -302,7 +303,9 @@ function endSlice(state: State): void {
 }
 
 function owe(state: State, position: number, cycles: number): void {
-  if (cycles > 0) state.info.add(0, Info.sliceDebt + position, cycles);
+  if (cycles <= 0) return;
+  const owed = state.info.get(0, Info.sliceDebt + position) + cycles;
+  state.setInfo(Info.sliceDebt + position, Math.min(owed, DEBT_MAX));
 }
 
 /**
@@ -357,51 +360,56 @@ export function dispatch(state: State): Context | null {
 
 /** Goes on to the next position that can run and pay, and starts its slice; 0: there is none. */
 function nextSlice(state: State): number {
-  const { cpu, machine, config } = state;
-  let position = state.info.get(0, Info.slicePosition);
-  let owed = false;
-  for (let n = 0; n < 2 * config.slices; n++) {
-    // If all who could run owe too much, nobody waits for them to pay: the second round forgives.
-    const forgive = n >= config.slices;
-    if (forgive && !owed) return 0;
-    position = position + 1 === config.slices ? 0 : position + 1;
-    const owner = state.row(state.sliceOwner(position));
-    const runner = owner < 0 ? 0 : runnerFor(state, owner);
-    const turn = takeTurn(state, position, runner, forgive);
-    owed ||= runner !== 0;
-    if (turn === 0) continue;
-    state.setInfo(Info.slicePosition, position);
-    cpu.put(0, Cpu.owner, owner);
-    cpu.put(0, Cpu.grace, 0);
-    const end = machine.now() + turn;
-    storeTick(cpu, 0, Cpu.end, end);
-    machine.setTimer(end);
-    return runner;
+  const { cpu, machine, config, info } = state;
+  let position = info.get(0, Info.slicePosition);
+  // Twice round at most: if all who could run owe too much, nobody waits while they pay.
+  for (let round = 0; round < 2; round++) {
+    let least = DEBT_MAX + 1;
+    for (let n = 0; n < config.slices; n++) {
+      position = position + 1 === config.slices ? 0 : position + 1;
+      const owner = state.row(state.sliceOwner(position));
+      const runner = owner < 0 ? 0 : runnerFor(state, owner);
+      const turn = takeTurn(state, position, runner);
+      if (turn > 0) {
+        const end = machine.now() + turn;
+        state.setInfo(Info.slicePosition, position);
+        cpu.put(0, Cpu.owner, owner);
+        cpu.put(0, Cpu.grace, 0);
+        storeTick(cpu, 0, Cpu.end, end);
+        machine.setTimer(end);
+        return runner;
+      }
+      if (runner !== 0) least = Math.min(least, info.get(0, Info.sliceDebt + position));
+    }
+    if (least > DEBT_MAX) return 0;
+    passTurns(state, Math.ceil((least + TURN_MIN) / config.sliceCycles) - 1);
   }
   return 0;
 }
 
 /** A position's turn has come: its length in cycles, or 0 if it is passed over. */
-function takeTurn(state: State, position: number, runner: number, forgive: boolean): number {
+function takeTurn(state: State, position: number, runner: number): number {
   const { info, env, config } = state;
   const owed = info.get(0, Info.sliceDebt + position);
-  const carry = (cycles: number): void => {
-    if (cycles !== owed) info.put(0, Info.sliceDebt + position, cycles);
-  };
-  if (forgive) {
-    if (runner === 0) return 0;
-    carry(0);
-    return config.sliceCycles;
-  }
+  const turn = config.sliceCycles - owed;
+  const taken = runner !== 0 && turn >= TURN_MIN;
+  // One too short is added to the next; one that nobody can use pays, and is gone.
+  const left = taken ? 0 : runner === 0 ? Math.max(0, -turn) : -turn;
+  if (left !== owed) info.put(0, Info.sliceDebt + position, left);
+  if (taken) return turn;
   const excess = runner === 0 ? 0 : env.get(runner, Env.excess);
   if (excess > 0) env.put(runner, Env.excess, excess - 1);
-  if (runner === 0 || excess > 0) {
-    carry(Math.max(0, owed - config.sliceCycles));
-    return 0;
+  return 0;
+}
+
+/** As if so many turns of each position had come and gone. */
+function passTurns(state: State, turns: number): void {
+  const { info, config } = state;
+  for (let position = 0; position < config.slices && turns > 0; position++) {
+    const owed = info.get(0, Info.sliceDebt + position);
+    const left = Math.max(0, owed - turns * config.sliceCycles);
+    if (owed > 0) info.put(0, Info.sliceDebt + position, left);
   }
-  const turn = config.sliceCycles - owed;
-  carry(turn < TURN_MIN ? -turn : 0);
-  return turn < TURN_MIN ? 0 : turn;
 }
 
 /**
@@ -432,6 +440,8 @@ function enter(state: State, env: number): boolean {
     machine.setAddressSpace({ root: state.env.get(env, Env.root), asid: env });
     machine.attribute(state.account.get(state.env.get(env, Env.account), Account.tenant) & 63);
     cpu.put(0, Cpu.installed, env);
+    // Who gave the CPU away in its grace has overrun nothing, even if it gets it back.
+    cpu.put(0, Cpu.told, 0);
   }
   const saved = secret.get(env, Private.saved);
   if (saved > 0) {

@@ -26,7 +26,7 @@ import {
 import { Cpu, Private } from '../../kernel/exokernel/state.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
-import { Entry, type Home, REVOKE_MASK, Rig, type RigConfig } from './harness.ts';
+import { Entry, GRACE, type Home, REVOKE_MASK, Rig, type RigConfig } from './harness.ts';
 import { audit } from './invariants.ts';
 
 let rig: Rig;
@@ -441,4 +441,31 @@ describe('slice positions', () => {
     rig.must(a.row, 'sliceFree', position(2), 0);
     expect(rig.raw.info(Info.sliceVector + 2)).toBe(0);
   });
+});
+
+test('grace that is given back is not excess of who gave it away', () => {
+  const { a, b } = boot();
+  // A, told that B's slice ends, returns it at once; B waits for the last of the grace, and lets A
+  // have that. It would be A's excess each time, and in the end its death.
+  rig.catchesSlices(a.row);
+  rig.must(a.row, 'sliceFree', 2, 0);
+  rig.must(a.row, 'sliceFree', 0, 0);
+  let [given, most] = [0, 0];
+  rig.onExit = () => {
+    most = Math.max(most, rig.raw.env(a.row, Env.excess));
+  };
+  const lane = rig.lane(a.id);
+  rig.hand(b.row, function* (port): Op<void> {
+    for (;;) {
+      const before = lane.ends;
+      const { status } = yield* port.call(Call.yield, a.id);
+      if (status !== Status.ok || lane.ends === before) continue;
+      port.work(GRACE - 1_300) ?? (yield* port.fault());
+      given++;
+    }
+  });
+  rig.run(1_000_000);
+  expect(given).toBeGreaterThan(20);
+  expect(most).toBe(0);
+  expect(isReady(a)).toBe(true);
 });

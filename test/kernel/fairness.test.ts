@@ -146,17 +146,25 @@ const load =
     () => (onEnd ?? spin)(port),
   ];
 
+const IDEAL: Neighbour = { main: spin, did: () => true };
+
 /** The worst of a run beside `neighbour`, and the victim's part of all cycles. */
-function run(neighbour: Neighbour, share: number): { worst: number; part: number; seen: Seen } {
+function run(
+  neighbour: Neighbour,
+  share: number,
+  victim: Neighbour = IDEAL,
+  tenantCount = 4,
+): { worst: number; part: number; seen: Seen } {
   const images = [
     { name: 'neighbour', entryCount: 3, load: load(neighbour) },
-    { name: 'other', entryCount: 1, load: (port: UserPort) => [() => spin(port)] },
+    { name: 'victim', entryCount: 3, load: load(victim) },
+    { name: 'other', entryCount: 3, load: load(IDEAL) },
   ];
   const config = { environments: 16, slices: SLICES, sliceCycles: SLICE, extents: 8 };
   const tenants = [
     { image: 0, quota: 32, firstBlock: 0, blocks: 8 },
-    ...[1, 2, 3].map(() => ({ image: 1, quota: 0, firstBlock: 8, blocks: 0 })),
-  ];
+    ...[1, 2, 2].map((image) => ({ image, quota: 0, firstBlock: 8, blocks: 0 })),
+  ].slice(0, tenantCount);
   const kernel = new Exokernel(config, tenants);
   const machine = new PhysicalMachine({
     pages: PAGES,
@@ -252,7 +260,7 @@ function* listPages(port: UserPort): Op<void> {
 
 const overrunning = { onEnd: ignore } as const;
 const NEIGHBOURS: Readonly<Record<string, Neighbour>> = {
-  'computes without end': { main: spin, did: () => true },
+  'computes without end': IDEAL,
   'overruns the grace of each slice': {
     ...overrunning,
     *main(port) {
@@ -401,12 +409,25 @@ const NEIGHBOURS: Readonly<Record<string, Neighbour>> = {
 };
 
 describe('a share of any stretch of time less a constant, beside one who', () => {
-  const fair = run({ main: spin, did: () => true }, 0).part;
+  const fair = run(IDEAL, 0).part;
   for (const [does, neighbour] of Object.entries(NEIGHBOURS)) {
     test(does, () => {
       const { worst, seen } = run(neighbour, fair - (SWITCH / ROTATION) * MINE.length);
       expect(worst).toBeLessThan(CONSTANT);
       expect(neighbour.did(seen)).toBe(true);
     });
+  }
+});
+
+/** Who always owes something itself must not be put on a level with who owes an age. */
+test('the same alone with one who overruns, if the victim uses its own grace', () => {
+  const name = 'uses the grace of each slice to the last';
+  const victim = NEIGHBOURS[name] ?? IDEAL;
+  const fair = run(IDEAL, 0, victim, 2).part;
+  for (const does of ['makes calls that overrun the slice, and is told of its end late', name]) {
+    const neighbour = NEIGHBOURS[does] ?? IDEAL;
+    const { worst, seen } = run(neighbour, fair - (SWITCH / ROTATION) * (SLICES / 2), victim, 2);
+    expect(worst).toBeLessThan(2 * CONSTANT);
+    expect(neighbour.did(seen)).toBe(true);
   }
 });
