@@ -1,0 +1,3 @@
+/** The subcommands of the command line, a line each: see command.ts for what one is. */
+export { compareCommand } from './compare.ts';
+export { explainCommand } from './explain.ts';
