@@ -111,8 +111,8 @@ export const MISTAKES: readonly Mistake[] = [
     number: '8b',
     title: 'an environment runs without a timer interrupt',
     file: SLICES,
-    text: 'now() + turn;\n    storeTick(cpu, 0, Cpu.end, end);\n    machine.setTimer(end);',
-    instead: 'now() + turn;\n    storeTick(cpu, 0, Cpu.end, end);',
+    text: 'storeTick(cpu, 0, Cpu.end, end);\n        machine.setTimer(end);',
+    instead: 'storeTick(cpu, 0, Cpu.end, end);',
     test: [ENVIRONMENTS, 'spin'],
   },
   {
