@@ -12,9 +12,8 @@ const nameOf0 = (c: Call): m.Name => c.account(0).name;
 /** Pages of the allotment that are neither guaranteed nor spoken for. */
 const spare = ({ limits, wanted, minimum }: Account): number => (limits[0] ?? 0) - wanted - minimum;
 const RESOURCES = Object.keys(abi.Resource) as m.ResourceName[];
-/** Whether slot argument 1 of environment argument 0 justifies a mapping, or is its window's. */
+/** Whether slot argument 1 of environment argument 0 justifies a mapping. */
 const isUsed = ({ w, a, env: of }: Call): boolean =>
-  of(0).window?.slot === a(1) ||
   [...w.leaves].some(([key, by]) => by.slot === a(1) && w.pages[key >>> 9]?.env === of(0).row);
 
 // ---- requests -----------------------------------------------------------------------------------
@@ -98,7 +97,10 @@ export const AUTHORITY = {
     over(2, (c) => c.env(0), 0),
     no('noCapability', 1, (c) => !c.env(0).caps.has(c.a(1))),
     no('busy', 1, isUsed),
-    (c) => c.env(0).caps.delete(c.a(1)),
+    ({ a, env: of }) => {
+      of(0).caps.delete(a(1));
+      if (of(0).window?.slot === a(1)) of(0).window = undefined;
+    },
   ],
   capOffer: [
     env(0),
@@ -296,7 +298,7 @@ export const AUTHORITY = {
     only(
       (c) => c.a(1) !== -1,
       no('absent', 1, (c) => !c.extent(1).valid),
-      under(2, (c) => c.extent(1).name, BOTH),
+      no('notPermitted', 1, (c) => !m.dominates(c.payer().name, c.extent(1).name)),
       bad(3, (c) => c.a(3) < c.extent(1).count),
     ),
     (c) => {

@@ -177,9 +177,11 @@ export const CONTROL = {
     no('busy', 0, (c) => c.env(0).submitted !== c.env(0).done),
     ({ w, env: of }) => {
       const { row, generation, root: table } = of(0);
+      if (e.unbind(w, m.sure(w.pages[table]))) return e.step(0);
       e.unmakeTable(w, m.sure(w.pages[table]));
       w.entered = w.entered === row ? 0 : w.entered;
       w.envs[row] = m.newEnv(row, generation);
+      return 0;
     },
   ],
   upcallSet: [

@@ -98,9 +98,9 @@ export const spendable = (n: number): Guard =>
         .entries.slice(1)
         .some((one) => one),
   );
-/** A table has neither entries nor read-only mappings. */
+/** A table has no entries. */
 export const empty = (n: number, of: Of<number>): Guard =>
-  no('busy', n, (c) => m.filled(c.w, of(c)).length > 0 || m.isReached(c.w, of(c)));
+  no('busy', n, (c) => m.filled(c.w, of(c)).length > 0);
 /** Arguments 0 and 1 are an entry of a leaf table, under the authority of slot argument `s`. */
 export const place = (s: number): Guards => [
   page(0),

@@ -115,7 +115,7 @@ export const MEMORY = {
     slot(1),
     g.over(1, (c) => c.space(0)),
     g.empty(0, (c) => c.page(0).at),
-    (c) => e.unmakeTable(c.w, c.page(0)),
+    (c) => (e.unbind(c.w, c.page(0)) ? e.step(0) : e.unmakeTable(c.w, c.page(0))),
   ],
   pageMap: [
     g.place(6),

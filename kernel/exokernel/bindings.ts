@@ -41,6 +41,9 @@ import {
   type State,
 } from './state.ts';
 
+/** Views of a table stand on a list of their own, where a user page has that of access entry 2. */
+const VIEWS = 2;
+
 const LEDGER_RECORD = 16; // bytes
 
 const PER_LEDGER = PAGE_BYTES / LEDGER_RECORD; // records
@@ -96,7 +99,7 @@ function checkMapping(
   envSlot: number,
 ): Answer {
   const kind = state.kind(page);
-  const view = isView(kind);
+  const view = isTable(kind);
   if (kind !== PageKind.user && kind !== PageKind.published && !view) {
     return refuse(Status.wrongKind, 2);
   }
@@ -130,8 +133,15 @@ export function bind(
   env: number,
 ): void {
   const kind = state.kind(page);
-  if (kind === PageKind.user) link(state, table, index, page, slot, entry, env, flags);
-  else if (isView(kind)) state.page.add(page, PageRecord.views, 1);
+  if (isTable(kind)) {
+    link(state, table, index, page, 0, VIEWS);
+    state.page.add(page, PageRecord.views, 1);
+  } else if (kind === PageKind.user) {
+    link(state, table, index, page, slot, entry);
+    state.page.add(page, PageRecord.leaves, 1);
+    if ((flags & MAP_WRITE) !== 0) state.page.add(page, PageRecord.writers, 1);
+    state.secret.add(env, state.cap(slot, 3), 1);
+  }
   state.page.add(table, PageRecord.leaves, 1);
   state.machine.writePtes([{ table, index, value: pte(page, flags | PTE_U | PTE_V) }]);
 }
@@ -205,7 +215,7 @@ function checkRange(index: number, count: number, argument: number, most: number
   return count > most ? refuse(Status.tooMany, argument) : ok();
 }
 
-const isView = (kind: number): boolean =>
+const isTable = (kind: number): boolean =>
   kind === PageKind.leaf || kind === PageKind.middle || kind === PageKind.root;
 
 const MAP_ALL = MAP_READ | MAP_WRITE | MAP_SOFT;
@@ -242,16 +252,14 @@ function ledgerAt(state: State, leaf: number): number {
   return ledger * PAGE_BYTES + (index % PER_LEDGER) * LEDGER_RECORD;
 }
 
-/** Puts a leaf on its access entry's list and counts it with its capability. */
-export function link(
+/** Puts a leaf on the list of the access entry that justifies it. */
+function link(
   state: State,
   table: number,
   index: number,
   page: number,
   slot: number,
   entry: number,
-  env: number,
-  flags: number,
 ): void {
   const { machine } = state;
   const leaf = (table << 9) | index;
@@ -262,17 +270,15 @@ export function link(
   machine.store(at + Ledger.justification, slot | (entry << 8));
   if (head !== 0) machine.store(ledgerAt(state, head) + Ledger.previous, leaf);
   state.page.put(page, state.access(entry, 3), leaf);
-  state.page.add(page, PageRecord.leaves, 1);
-  if ((flags & MAP_WRITE) !== 0) state.page.add(page, PageRecord.writers, 1);
-  state.secret.add(env, state.cap(slot, 3), 1);
 }
 
-/** Takes a leaf, whose entry was `old`, off its list and out of the counts. */
+/** Takes a leaf of `env`, whose entry was `old`, off its list and out of the counts. */
 function unlink(
   state: State,
   table: number,
   index: number,
   page: number,
+  kind: number,
   env: number,
   old: number,
 ): void {
@@ -286,6 +292,10 @@ function unlink(
   if (previous === 0) state.page.put(page, state.access(entry, 3), next);
   else machine.store(ledgerAt(state, previous) + Ledger.next, next);
   if (next !== 0) machine.store(ledgerAt(state, next) + Ledger.previous, previous);
+  if (isTable(kind)) {
+    state.page.add(page, PageRecord.views, -1);
+    return;
+  }
   state.page.add(page, PageRecord.leaves, -1);
   if ((old & PTE_W) !== 0) state.page.add(page, PageRecord.writers, -1);
   state.secret.add(env, state.cap(slot, 3), -1);
@@ -315,11 +325,8 @@ export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
     if ((entry & PTE_V) === 0) continue;
     const page = ptePpn(entry);
     const kind = state.kind(page);
-    if (isView(kind)) state.page.add(page, PageRecord.views, -1);
-    else if (kind !== PageKind.published) {
-      unlink(state, table, index + n, page, env, entry);
-      if (kind === PageKind.quarantined) settle(state, page);
-    }
+    if (kind !== PageKind.published) unlink(state, table, index + n, page, kind, env, entry);
+    if (kind === PageKind.quarantined) settle(state, page);
     updates.push({ table, index: index + n, value: 0 });
   }
   state.machine.writePtes(updates);
@@ -428,15 +435,31 @@ export function pageSweep(state: State, _caller: number, claim: Claims): Answer 
 export function sweep(state: State, page: number): Answer {
   let budget = STEP_LEAVES;
   for (let entry = 0; entry < ACCESS_ENTRIES; entry++) {
-    budget -= breakLeaves(state, page, entry, budget);
+    budget -= breakLeaves(state, page, PageKind.quarantined, entry, budget);
   }
   if (state.page.get(page, PageRecord.leaves) !== 0) return { status: Status.again, value: 0 };
   settle(state, page);
   return ok();
 }
 
+/**
+ * A step of taking away the views of `table`, for who may take the table away: whoever made them
+ * may not even live any more. True: none is left.
+ */
+export function breakViews(state: State, table: number, kind: number): boolean {
+  if (state.page.get(table, PageRecord.views) === 0) return true;
+  breakLeaves(state, table, kind, VIEWS, STEP_LEAVES);
+  return state.page.get(table, PageRecord.views) === 0;
+}
+
 /** Takes away up to `most` leaves that an access entry justifies; returns how many. */
-function breakLeaves(state: State, page: number, entry: number, most: number): number {
+function breakLeaves(
+  state: State,
+  page: number,
+  kind: number,
+  entry: number,
+  most: number,
+): number {
   const { machine } = state;
   for (let n = 0; n < most; n++) {
     const leaf = state.page.get(page, state.access(entry, 3));
@@ -444,7 +467,7 @@ function breakLeaves(state: State, page: number, entry: number, most: number): n
     const [table, index] = [leaf >>> 9, leaf & 511];
     const env = state.envOf(table);
     const old = machine.readPtes(table, index, 1)[0] ?? 0;
-    unlink(state, table, index, page, env, old);
+    unlink(state, table, index, page, kind, env, old);
     machine.writePtes([{ table, index, value: 0 }]);
     machine.fence(env, state.page.get(table, PageRecord.base) + index);
     state.page.add(table, PageRecord.leaves, -1);
@@ -473,7 +496,7 @@ export function accessRemove(state: State, caller: number, claim: Claims): Answe
   const column = state.access(entry, 2);
   const pins = state.page.get(page, column) & ~(CAP_PIN - 1);
   if (entry !== 0) state.page.put(page, column, pins | CAP_GOING);
-  breakLeaves(state, page, entry, STEP_LEAVES);
+  breakLeaves(state, page, PageKind.user, entry, STEP_LEAVES);
   const left = state.page.get(page, state.access(entry, 3)) !== 0;
   if (left || pins !== 0) return { status: Status.again, value: 0 };
   if (entry !== 0) state.page.put(page, column, 0);

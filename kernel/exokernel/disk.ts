@@ -26,7 +26,7 @@ import { assert } from '../../machine/assert.ts';
 import { checkAccount, hasRoom, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { checkPage } from './capabilities.ts';
-import { checkExtent, tableDone } from './extents.ts';
+import { checkExtent, coversExtent, tableDone } from './extents.ts';
 import { post } from './life.ts';
 import { freeTag, KERNEL, release, submit, TABLE_TAG } from './requests.ts';
 import { interrupted } from './slices.ts';
@@ -114,13 +114,14 @@ function fetchList(
  * saveBlock(place, extent, slot, block): the contents of a page that is repossessed from the
  * caller's account go to `block` of the extent. The account's k-th loss, from 0, uses place k mod
  * LOSSES, once; a place whose extent was split or joined since is not used. Extent -1 clears it.
- * Any page of the account may be saved there, so the slot must stand for the account.
+ * Any page of the account may be saved there, so the slot must stand for the account; and a place
+ * outlives the slot, so the extent must lie under the account's name.
  *
  * @refuses badArgument 0 (not a place); badArgument 1 (neither -1 nor a row, or stale);
  *   badArgument 2 (not a slot); badArgument 3 (negative); noCapability 2 (the slot is empty);
  *   notPermitted 2 (it does not dominate the account's name with READ and WRITE); absent 1 (no such
- *   extent); notPermitted 2 (it does not dominate the guard); badArgument 3 (past the end of the
- *   extent)
+ *   extent); notPermitted 1 (the account's name does not dominate the guard); badArgument 3 (past
+ *   the end of the extent)
  * @source Engler et al. (SOSP 1995), section 3.5: the vector is pre-loaded with disk blocks.
  */
 export function saveBlock(state: State, caller: number, claim: Claims): Answer {
@@ -136,8 +137,8 @@ export function saveBlock(state: State, caller: number, claim: Claims): Answer {
   const may = checkAccount(state, caller, slot, account, READ | WRITE);
   if (may !== Status.ok) return refuse(may, 2);
   if (!clear) {
-    const there = checkExtent(state, caller, extent, slot, READ | WRITE);
-    if (there !== Status.ok) return refuse(there, there === Status.absent ? 1 : 2);
+    if (state.extent.get(extent, Extent.valid) === 0) return refuse(Status.absent, 1);
+    if (!coversExtent(state, account, extent)) return refuse(Status.notPermitted, 1);
     if (block >= state.extent.get(extent, Extent.count)) return refuse(Status.badArgument, 3);
   }
 

@@ -10,12 +10,14 @@ import {
   Env,
   envId,
   EnvState,
+  PageKind,
   Resource,
   Status,
   WRITE,
 } from '../abi.ts';
 import { charge, checkAccount, covers, credit, hasRoom, isAccount, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { breakViews } from './bindings.ts';
 import { check, checkEnv, isName, putCap } from './capabilities.ts';
 import { checkRoot, makeRoot, paidFor, unmakeTable } from './tables.ts';
 import { kill, tellPatron, wake } from './life.ts';
@@ -77,7 +79,7 @@ function mayBePatron(state: State, caller: number, slot: number, patron: number)
   return checkEnv(state, caller, slot, patron) === Status.ok;
 }
 
-/** Fills row `index`; what the previous holder left in it is cleared. Returns the id. */
+/** Fills free row `index`, of which only the generation is not zero. Returns the id. */
 export function makeEnv(
   state: State,
   index: number,
@@ -90,7 +92,6 @@ export function makeEnv(
 ): number {
   const { env, secret } = state;
   const generation = (env.get(index, Env.generation) + 1) & 0x1ffff;
-  for (let word = 0; word < Env.words; word++) env.put(index, word, 0);
   env.put(index, Env.generation, generation);
   env.put(index, Env.parent, parent);
   env.put(index, Env.patron, patron === index ? envId(index, generation) : state.id(patron));
@@ -202,12 +203,13 @@ export function envDestroy(state: State, caller: number, claim: Claims): Answer 
 
 /**
  * envReap(env, slot): frees the row of a zombie whose root table is empty; the root page is a user
- * page again, by the access list that it had. Who waits for it learns from its stale id.
+ * page again, by the access list that it had. Who waits for it learns from its stale id. Views of
+ * the root go first, as tableDestroy says.
  *
  * @refuses badEnvironment 0 (no such environment); badArgument 1 (not a slot); noCapability 1
  *   (the environment is another and the slot is empty); notPermitted 1 (the slot does not
- *   dominate its guard with WRITE); notReady 0 (it is not dead); busy 0 (its root has entries or
- *   views, or requests are in flight)
+ *   dominate its guard with WRITE); notReady 0 (it is not dead); busy 0 (its root has entries, or
+ *   requests are in flight)
  */
 export function envReap(state: State, caller: number, claim: Claims): Answer {
   const [id, slot] = [claim(0), claim(1)];
@@ -219,11 +221,11 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   if (state.stateOf(env) !== EnvState.zombie) return refuse(Status.notReady, 0);
   const root = state.env.get(env, Env.root);
   if (state.page.get(root, PageRecord.leaves) !== 0) return refuse(Status.busy, 0);
-  if (state.page.get(root, PageRecord.views) !== 0) return refuse(Status.busy, 0);
   if (state.env.get(env, Env.diskSubmitted) !== state.env.get(env, Env.diskDone)) {
     return refuse(Status.busy, 0);
   }
 
+  if (!breakViews(state, root, PageKind.root)) return { status: Status.again, value: 0 };
   // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
   if (state.cpu.get(0, Cpu.installed) === env) {
     state.machine.setAddressSpace({ root: state.root, asid: 0 });
@@ -232,7 +234,10 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   unmakeTable(state, root, false);
   credit(state, payer(state, env), Resource.environments);
   state.machine.fence(env);
-  state.env.put(env, Env.state, EnvState.free);
+  // Nothing of it is shown any more, but the generation.
+  for (let word = 0; word < Env.words; word++) {
+    if (word !== Env.generation) state.env.put(env, word, 0);
+  }
   return ok();
 }
 

@@ -290,11 +290,19 @@ export function startExtents(state: State, tenants: readonly Tenant[]): void {
   if (made > 0) changed(state);
 }
 
+/** Whether the account's name dominates the guard of an extent. */
+export const coversExtent = (state: State, account: number, extent: number): boolean =>
+  covers(
+    state,
+    account,
+    state.extent.get(extent, Extent.nameA),
+    state.extent.get(extent, Extent.nameB),
+  );
+
 /** The tenant whose name the guard is under: the prefix says who pays. The reserve, if nobody's. */
 function payerOf(state: State, row: number, tenants: number): number {
-  const [a, b] = [state.extent.get(row, Extent.nameA), state.extent.get(row, Extent.nameB)];
   for (let account = 1; account <= tenants; account++) {
-    if (covers(state, account, a, b)) return account;
+    if (coversExtent(state, account, row)) return account;
   }
   return 0;
 }
@@ -302,9 +310,8 @@ function payerOf(state: State, row: number, tenants: number): number {
 /** The first extent that the account's name dominates: a tenant begins with it. -1: none. */
 export function firstExtent(state: State, account: number): number {
   for (let row = 0; row < state.config.extents; row++) {
-    if (state.extent.get(row, Extent.valid) === 0) continue;
-    const [a, b] = [state.extent.get(row, Extent.nameA), state.extent.get(row, Extent.nameB)];
-    if (covers(state, account, a, b)) return row;
+    const valid = state.extent.get(row, Extent.valid) !== 0;
+    if (valid && coversExtent(state, account, row)) return row;
   }
   return -1;
 }

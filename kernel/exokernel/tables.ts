@@ -4,11 +4,12 @@
  *
  * Nelson et al., "Hyperkernel", SOSP 2017, section 4.
  */
-import { Env, PageKind, Status } from '../abi.ts';
+import { ACCESS_ENTRIES, Env, PageKind, Status } from '../abi.ts';
 import { writeDirectMap } from '../supervisor.ts';
 import { ENTRIES, pte, PTE_V } from '../../machine/sv39.ts';
 import { covers, isWanted } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { breakViews } from './bindings.ts';
 import { checkEnv, checkOwned, isTaken } from './capabilities.ts';
 import { isIdle } from './pages.ts';
 import { isIndex, isSlot, pageNamed, PageRecord, type State } from './state.ts';
@@ -139,21 +140,21 @@ export function unmakeTable(state: State, table: number, leaf: boolean): void {
       state.retype(ledger, PageKind.user, 0);
     }
   }
-  for (let entry = 1; entry < 4; entry++) {
+  for (let entry = 1; entry < ACCESS_ENTRIES; entry++) {
     for (let word = 0; word < 4; word++) state.page.put(table, state.access(entry, word), 0);
   }
-  state.page.put(table, PageRecord.views, 0);
   state.retype(table, PageKind.user, 0);
 }
 
 /**
  * tableDestroy(table, env slot): takes an empty leaf or middle table out of its parent; it and its
- * ledger are user pages again.
+ * ledger are user pages again. Read-only views of it go first, wherever they are: `again` if more
+ * than STEP_LEAVES stood.
  *
  * @refuses badArgument 0 (not a page); wrongKind 0 (not a leaf or a middle table); badArgument 1
  *   (not a slot); noCapability 1 (the environment is another and the slot is empty);
  *   notPermitted 1 (the slot does not dominate its guard with WRITE); busy 0 (the table has
- *   entries or views)
+ *   entries)
  */
 export function tableDestroy(state: State, caller: number, claim: Claims): Answer {
   const [table, envSlot] = [pageNamed(state, claim(0)), claim(1)];
@@ -165,8 +166,8 @@ export function tableDestroy(state: State, caller: number, claim: Claims): Answe
   const may = checkEnv(state, caller, envSlot, env);
   if (may !== Status.ok) return refuse(may, 1);
   if (state.page.get(table, PageRecord.leaves) !== 0) return refuse(Status.busy, 0);
-  if (state.page.get(table, PageRecord.views) !== 0) return refuse(Status.busy, 0);
 
+  if (!breakViews(state, table, kind)) return { status: Status.again, value: 0 };
   const parent = state.page.get(table, PageRecord.parent);
   const index = state.page.get(table, PageRecord.parentIndex);
   state.machine.writePtes([{ table: parent, index, value: 0 }]);

@@ -501,12 +501,13 @@ describe('accounts', () => {
     const child = lend(6, 1);
     const pages = [take(child), take(child)];
     rig.must(child.row, 'pageKeep', pages[0] ?? NaN, 0, 1);
-    rig.must(B, 'capForge', child.id, 5, 0, NAME_B.a, NAME_B.b, ALL_RIGHTS);
-    rig.must(child.row, 'saveBlock', 0, b.extent, 5, 3);
+    const under = packName([2, 5]);
+    rig.must(B, 'extentSplit', b.extent, 0, 5, 8, under.a, under.b);
+    rig.must(child.row, 'saveBlock', 0, 5, 0, 3);
     rig.must(B, 'revoke', LENT, 0, B, 0, raw.pages, 1, DEADLINE_MIN);
     rig.run(2 * DEADLINE_MIN);
     rig.must(B, 'repossess', LENT, 0, pages[1] ?? NaN);
-    rig.must(child.row, 'saveBlock', 1, b.extent, 5, 4);
+    rig.must(child.row, 'saveBlock', 1, 5, 0, 4);
     rig.must(B, 'pageFree', pages[0] ?? NaN, 0);
     rig.must(B, 'envDestroy', child.id, 0, 0);
     rig.must(B, 'envReap', child.id, 0);

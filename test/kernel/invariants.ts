@@ -22,6 +22,8 @@ const [V, R, W, X, U, G, D] = [1, 2, 4, 8, 16, 32, 128] as const;
 const READ = 1;
 const WRITE = 2;
 const VPNS = 2 ** 27;
+/** Where a table's record has the list of its views. */
+const VIEWS = 2;
 const NONE: ReadonlySet<number> = new Set<number>();
 
 /** One filled entry of a leaf table, as an own walk found it. */
@@ -218,6 +220,8 @@ export function audit(raw: Raw, witness: Witness = noWitness(), open = false): s
       say('MEM-08', kind === PageKind.published || table3, () => `${at()} of kind ${kind} is seen`);
       if (table3) {
         viewed.set(page, (viewed.get(page) ?? 0) + 1);
+        const key = page * ACCESS_ENTRIES + VIEWS;
+        listed.set(key, (listed.get(key) ?? new Set<number>()).add((table << 9) | index));
         witness.views++;
       }
       continue;
@@ -292,6 +296,11 @@ export function audit(raw: Raw, witness: Witness = noWitness(), open = false): s
           () => `free ${page} has entry ${entry}`,
         );
       }
+    }
+    if (kind === PageKind.root || kind === PageKind.middle || kind === PageKind.leaf) {
+      const wanted = listed.get(page * ACCESS_ENTRIES + VIEWS) ?? NONE;
+      const problem = chainProblem(raw, raw.access(page, VIEWS).last, wanted);
+      say('CON', problem === '', () => `views of table ${page}: ${problem}`);
     }
     if (kind !== PageKind.user && kind !== PageKind.quarantined) continue;
     if (kind === PageKind.quarantined) {
@@ -441,9 +450,14 @@ function listProblem(raw: Raw, page: number, entry: number, wanted: ReadonlySet<
   if (granted.rights === 0 && !going) {
     return wanted.size === 0 ? '' : 'an empty entry justifies leaves';
   }
+  return chainProblem(raw, granted.last, wanted);
+}
+
+/** The same of a list with the given head, whatever it is of. */
+function chainProblem(raw: Raw, head: number, wanted: ReadonlySet<number>): string {
   const seen = new Set<number>();
   let before = 0;
-  for (let at = granted.last; at !== 0;) {
+  for (let at = head; at !== 0;) {
     if (seen.has(at)) return 'it is a ring';
     seen.add(at);
     if (!wanted.has(at)) return `leaf ${at} does not belong`;

@@ -52,7 +52,7 @@ export const CAPABILITIES = {
         'slot there is empty',
         put((w) => ({ 0: w.a.id, 1: Slot.empty })),
       ),
-      m('busy', 1, "it justifies leaves, or is the window's", set(1, Slot.full)),
+      m('busy', 1, 'it justifies leaves', set(1, Slot.full)),
     ],
   },
   capOffer: {

@@ -94,7 +94,7 @@ export const DISK = {
         set(2, Slot.reader),
       ),
       m('absent', 1, 'no such extent', set(1, FREE)),
-      m('notPermitted', 2, 'it does not dominate the guard', (args, w) => {
+      m('notPermitted', 1, "the account's name does not dominate the guard", (args, w) => {
         args[1] = w.b.extent;
       }),
       m('badArgument', 3, 'past the end of the extent', set(3, 4)),

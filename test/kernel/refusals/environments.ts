@@ -130,7 +130,7 @@ export const ENVIRONMENTS = {
       m(
         'busy',
         0,
-        'its root has entries or views, or requests are in flight',
+        'its root has entries, or requests are in flight',
         put((w) => ({ 0: w.crowded.id })),
       ),
     ],

@@ -196,7 +196,7 @@ export const MEMORY = {
       m(
         'busy',
         0,
-        'the table has entries or views',
+        'the table has entries',
         put((w) => ({ 0: w.a.leaf, 1: Slot.full })),
       ),
     ],
