@@ -72,10 +72,17 @@ const BUDGET = 2 ** 30; // cycles, a small integer
 
 const isEntryNumber = (n: number): boolean => Number.isInteger(n) && n >= 0;
 
+/** What contexts need to know of the machine that they belong to. */
+export interface ContextHome {
+  /** What the hart is set to while a program of that privilege runs. */
+  programRegime(privilege: Privilege): Regime;
+  /** Level of the supervisor that a program's trap reaches first. */
+  trapLevel(cause: number): number;
+}
+
 class UserContext implements Context, UserThreads {
   readonly #hart: Hart;
-  readonly #regime: () => Regime;
-  readonly #level: number;
+  readonly #home: ContextHome;
   readonly image: number;
   readonly privilege: Privilege;
   readonly #source: Image;
@@ -85,17 +92,9 @@ class UserContext implements Context, UserThreads {
   #trapped = 1; // frames of the current thread when it trapped last
   failure = '';
 
-  constructor(
-    hart: Hart,
-    regime: () => Regime,
-    level: number,
-    image: number,
-    source: Image,
-    privilege: Privilege,
-  ) {
+  constructor(hart: Hart, home: ContextHome, image: number, source: Image, privilege: Privilege) {
     this.#hart = hart;
-    this.#regime = regime;
-    this.#level = level;
+    this.#home = home;
     this.image = image;
     this.#source = source;
     this.privilege = privilege;
@@ -155,7 +154,7 @@ class UserContext implements Context, UserThreads {
   run(until: Tick): Trap {
     const hart = this.#hart;
     const { port } = hart;
-    hart.install(this.#regime());
+    hart.install(this.#home.programRegime(this.privilege));
     hart.threads = this;
     hart.enterLayer(USER_LAYER);
     // At least one user access per dispatch, or a slice shorter than its overhead never ends.
@@ -222,12 +221,10 @@ class UserContext implements Context, UserThreads {
     return start;
   }
 
-  /** The level a trap is for: second-stage faults belong to whoever runs the guest. */
   #trap(cause: Cause, tval: number): Trap {
-    const { port } = this.#hart;
     this.#trapped = this.thread.frames.length;
-    const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
-    return { cause, tval, gpa: grip.gpa(port), level: second ? this.#level - 1 : this.#level };
+    const { port } = this.#hart;
+    return { cause, tval, gpa: grip.gpa(port), level: this.#home.trapLevel(cause) };
   }
 }
 
@@ -243,24 +240,22 @@ function describe(error: unknown): string {
 export class Contexts implements ContextPort {
   readonly #hart: Hart;
   readonly #images: readonly Image[];
-  readonly #regime: () => Regime;
-  readonly #level: number;
+  readonly #home: ContextHome;
   readonly #contexts: (UserContext | undefined)[] = []; // by number
   /** While a handler may be rolled back: how to undo what it did here. */
   undo: (() => void)[] | null = null;
 
-  constructor(hart: Hart, images: readonly Image[], level: number, regime: () => Regime) {
+  constructor(hart: Hart, images: readonly Image[], home: ContextHome) {
     this.#hart = hart;
     this.#images = images;
-    this.#level = level;
-    this.#regime = regime;
+    this.#home = home;
   }
 
   create(number: number, image: number, privilege: Privilege): void {
     assert(!this.exists(number), 'contexts: a new context has an unused number');
     const source = this.#images[image];
     assert(source !== undefined, 'contexts: the image exists');
-    const made = new UserContext(this.#hart, this.#regime, this.#level, image, source, privilege);
+    const made = new UserContext(this.#hart, this.#home, image, source, privilege);
     this.#contexts[number] = made;
     this.undo?.push(() => (this.#contexts[number] = undefined));
   }

@@ -40,6 +40,10 @@ export interface LoopMachine {
   /** Runs device events that are due. */
   poll(): void;
   privilegeOf(context: Context): Privilege;
+  /** The way into the supervisor, with a trap that interrupted `from`: hardware's part, charged. */
+  entered(trap: Trap, from: Context | null): void;
+  /** The way out of it, to `to` or to waiting. */
+  left(to: Context | null): void;
   /** True while handlers must be undoable. */
   readonly transactional: boolean;
   begin(): void;
@@ -132,13 +136,13 @@ export class HartLoop implements Context {
       machine.privilegeOf(this.#current) === 'supervisor';
     if (machine.transactional) machine.begin();
     this.#count(got, call);
-    const { costs } = hart;
-    if (call) hart.charge('procedure-call', costs.procedureCall);
-    else hart.charge('trap-entry', costs.trapEntry);
     let next: Context | null;
     try {
+      if (call) hart.charge('procedure-call', hart.costs.procedureCall);
+      else machine.entered(got, this.#current);
       this.#supervisor.trap(got);
       next = this.#supervisor.dispatch();
+      if (!call) machine.left(next);
     } catch (error) {
       if (!(error instanceof Blocked)) throw error;
       machine.rollback();
@@ -147,7 +151,6 @@ export class HartLoop implements Context {
       return error.trap;
     }
     if (machine.transactional) machine.commit();
-    if (!call) hart.charge('trap-return', costs.trapReturn);
     if (hart.listener !== null) hart.tell({ what: 'return', level: machine.level });
     this.#pending = null;
     this.#current = next;
@@ -155,17 +158,17 @@ export class HartLoop implements Context {
   }
 
   #start(): Trap | null {
-    const { hart } = this.#machine;
+    const machine = this.#machine;
     this.#enter();
     try {
       this.#boot();
       this.#current = this.#supervisor.dispatch();
+      machine.left(this.#current);
     } catch (error) {
       if (error instanceof Blocked) return error.trap;
       throw error;
     }
     this.#booted = true;
-    hart.charge('trap-return', hart.costs.trapReturn);
     return null;
   }
 

@@ -78,7 +78,10 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.memory = new Memory(config.pages);
     this.profile = config.profile ?? RISCV;
     this.hart = new Hart(this.memory, this.profile, config);
-    this.contexts = new Contexts(this.hart, config.images, 0, () => this.#regime);
+    this.contexts = new Contexts(this.hart, config.images, {
+      programRegime: () => this.#regime,
+      trapLevel: () => 0,
+    });
     this.contexts.attach(
       (pa) => this.load(pa),
       (pa, value) => {
@@ -293,6 +296,14 @@ export class PhysicalMachine implements Machine, LoopMachine {
 
   regime(): Regime {
     return this.#regime;
+  }
+
+  entered(): void {
+    this.hart.charge('trap-entry', this.hart.costs.trapEntry);
+  }
+
+  left(): void {
+    this.hart.charge('trap-return', this.hart.costs.trapReturn);
   }
 
   timer(): Tick {

@@ -19,6 +19,8 @@ import {
   writeDirectMap,
 } from '../supervisor.ts';
 import { completions, doorbell } from './disk.ts';
+import { NestedPaging } from './nested.ts';
+import type { GuestPort, Paging } from './paging.ts';
 import { back, makeSecondStage, populate } from './pages.ts';
 import { choose, tick, wait } from './slices.ts';
 import { Cpu, type Exit, EXITS, type HypervisorConfig, State, Vm, VmState } from './state.ts';
@@ -90,7 +92,8 @@ export class Hypervisor implements Supervisor, Monitor {
       if (this.#config.backing === 'populate') populate(state, vm);
       const { pages, blocks, images } = guest;
       const accounts = guest.accounts === true;
-      const spec = { vm, pages, blocks, guestRoot: root, images, accounts };
+      const paging = (port: GuestPort): Paging => new NestedPaging(port, root);
+      const spec = { vm, pages, blocks, paging, images, accounts };
       return new VirtualMachine(machine, this, spec, guest.supervisor);
     });
   }

@@ -2,10 +2,9 @@
  * VirtualMachine: what the hypervisor exports, Machine again. A supervisor inside cannot tell it
  * from the hardware, but by the clock. It is driven by the same run loop, so a vCPU is a Context.
  *
- * Nested paging: the guest writes its own tables, its own satp, its own fences and timer without
- * an exit; every access of guest supervisor and guest user translates through both stages on the
- * one hart. What cannot be done so is an exit, with one cause: memory that the second stage lacks,
- * the disk's doorbell, the console, waiting. Its disk is a ring in the guest's own last page.
+ * How its memory is translated, and what of that exits, is its Paging's affair (paging.ts). What
+ * exits whatever the mode is here, with one cause each: the disk's doorbell, the console, waiting.
+ * Its disk is a ring in the guest's own last page.
  */
 import type { Image } from '../../machine/user-port.ts';
 import { Contexts } from '../../machine/contexts.ts';
@@ -24,7 +23,9 @@ import {
   type Machine,
   type PteUpdate,
   type Supervisor,
+  type Trap,
 } from '../supervisor.ts';
+import type { GuestPort, Paging } from './paging.ts';
 import type { Exit } from './state.ts';
 
 /**
@@ -58,7 +59,8 @@ export interface VirtualMachineSpec {
   readonly vm: number; // row, from 0
   readonly pages: number; // guest-physical, ring page included
   readonly blocks: number;
-  readonly guestRoot: number; // page of the host's machine
+  /** how its memory is translated */
+  readonly paging: (guest: GuestPort) => Paging;
   readonly images: readonly Image[];
   /** whether its supervisor says to whom counters are attributed */
   readonly accounts: boolean;
@@ -78,7 +80,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   readonly #spec: VirtualMachineSpec;
   readonly #ring: number; // guest-physical address
   readonly #locate: Locate;
-  #regime: Regime;
+  readonly #paging: Paging;
   #timer: Tick = NEVER; // vstimecmp
   #interrupt = false; // hvip
 
@@ -91,15 +93,16 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.level = host.level + 1;
     this.pages = spec.pages - 1;
     this.#ring = this.pages * PAGE_BYTES;
-    this.#regime = this.#regimeOf(-1, 0);
-    this.contexts = new Contexts(this.hart, spec.images, this.level, () => this.#regime);
+    const paging = spec.paging(this.#port());
+    this.#paging = paging;
+    this.contexts = new Contexts(this.hart, spec.images, paging);
     this.contexts.attach(
       (pa) => this.load(pa),
       (pa, value) => {
         this.store(pa, value);
       },
     );
-    this.#locate = (vpn, write) => this.#user(vpn, write);
+    this.#locate = (vpn, write) => paging.locate(vpn, write);
     this.disk = {
       blocks: spec.blocks,
       room: () => GUEST_QUEUE - this.load(this.#ring + Ring.outstanding * 4),
@@ -114,54 +117,55 @@ export class VirtualMachine implements Machine, LoopMachine {
     });
   }
 
+  #port(): GuestPort {
+    return {
+      host: this.#host,
+      hart: this.hart,
+      level: this.level,
+      vm: this.#spec.vm,
+      exit: (exit, act) => this.#exit(exit, act),
+      missing: (gpa) => {
+        this.#missing(gpa);
+      },
+      stop: (gpa) => this.#stop(gpa),
+    };
+  }
+
   // ---- memory -----------------------------------------------------------------------------------
 
   load(pa: number): number {
     this.hart.countReference('load');
-    return this.hart.memory.get(this.#address(pa, false, 4));
+    return this.#paging.load(this.#aligned(pa, 4));
   }
 
   store(pa: number, value: number): void {
     this.hart.countReference('store');
-    this.hart.memory.put(this.#address(pa, true, 4), value);
+    this.#paging.store(this.#aligned(pa, 4), value);
   }
 
   zeroPage(page: number): void {
     const { hart } = this;
-    const at = this.#address(page * PAGE_BYTES, true, PAGE_BYTES);
+    const at = this.#page(page, true);
     hart.counters.add(E.pagesZeroed, 1);
     hart.charge('zero-page', Math.ceil(PAGE_BYTES / hart.zeroBytesPerCycle));
-    hart.memory.zeroPage(at / PAGE_BYTES);
+    hart.memory.zeroPage(at);
   }
 
   copyPage(to: number, from: number): void {
     const { hart } = this;
-    const source = this.#address(from * PAGE_BYTES, false, PAGE_BYTES);
-    const target = this.#address(to * PAGE_BYTES, true, PAGE_BYTES);
+    const source = this.#page(from, false);
+    const target = this.#page(to, true);
     hart.counters.add(E.pagesCopied, 1);
     hart.charge('copy-page', Math.ceil(PAGE_BYTES / hart.copyBytesPerCycle));
-    hart.memory.copyPage(target / PAGE_BYTES, source / PAGE_BYTES);
+    hart.memory.copyPage(target, source);
   }
 
   readPtes(table: number, first: number, count: number): Uint32Array {
-    const entries = new Uint32Array(count);
-    for (let n = 0; n < count; n++) {
-      this.hart.countReference('pte-read');
-      const at = this.#address(table * PAGE_BYTES + (first + n) * 8, false, 8);
-      entries[n] = this.hart.memory.get(at);
-    }
-    return entries;
+    return this.#paging.readPtes(table, first, count);
   }
 
-  /** Plain stores: the second stage guards what they can name. */
   writePtes(updates: readonly PteUpdate[]): void {
-    for (const { table, index, value } of updates) {
-      this.hart.countReference('pte-write');
-      this.hart.counters.add(E.pteWrites, 1);
-      const at = this.#address(table * PAGE_BYTES + index * 8, true, 8);
-      this.hart.memory.put(at, value | 0);
-      if (this.hart.memory.get(at + 4) !== 0) this.hart.memory.put(at + 4, 0);
-    }
+    this.#paging.writePtes(updates);
   }
 
   loadUser(va: number): number | null {
@@ -176,66 +180,46 @@ export class VirtualMachine implements Machine, LoopMachine {
     return readUser(this.hart, this.#locate, va, bytes);
   }
 
-  /**
-   * Host address of a guest-physical one; an exit if the second stage lacks it. What lies across
-   * two pages, as only an unaligned address can, would be somebody else's in the second.
-   */
-  #address(gpa: number, write: boolean, align: number): number {
+  #page(page: number, write: boolean): number {
+    this.#aligned(page * PAGE_BYTES, PAGE_BYTES);
+    return this.#paging.page(page, write);
+  }
+
+  /** What lies across two pages, as only an unaligned address can, would be somebody else's. */
+  #aligned(gpa: number, align: number): number {
     if (gpa % align !== 0) this.#stop(gpa);
-    for (;;) {
-      const at = this.hart.supervisorAddress(gpa, write);
-      if (at >= 0) return at;
-      this.#missing(this.hart.faultCause, this.hart.faultGpa);
-    }
+    return gpa;
   }
 
-  /** A guest supervisor's access to guest user memory: first stage its own, second ours. */
-  #user(vpn: number, write: boolean): number | null {
-    for (;;) {
-      if (this.hart.translateUser(vpn, write)) return this.hart.ppn;
-      const { faultCause, faultGpa } = this.hart;
-      const second =
-        faultCause === Cause.loadGuestPageFault || faultCause === Cause.storeGuestPageFault;
-      if (!second) return null;
-      this.#missing(faultCause, faultGpa);
-    }
-  }
-
-  #missing(cause: number, gpa: number): void {
-    const second = cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
-    const backed = second && this.#exit('memory', () => this.#monitor.memory(this.#spec.vm, gpa));
-    if (second) this.hart.counters.add(E.guestPageFaults, 1);
+  #missing(gpa: number): void {
+    const backed = this.#exit('memory', () => this.#monitor.memory(this.#spec.vm, gpa));
+    this.hart.counters.add(E.guestPageFaults, 1);
     if (!backed) this.#stop(gpa);
   }
 
   /** The guest supervisor cannot go on: what it was doing is dropped with it. */
   #stop(gpa: number): never {
-    throw new Blocked({ cause: Cause.guestStopped, tval: gpa, gpa, level: this.level - 1 });
+    throw new Blocked({ cause: Cause.guestStopped, tval: gpa, gpa, level: this.#host.level });
   }
 
-  // ---- control registers: the guest's own, no exit ----------------------------------------------
+  // ---- control registers ------------------------------------------------------------------------
 
   setAddressSpace(space: { readonly root: number; readonly asid: number } | null): void {
     this.moveRegisters(1);
     // WARL: whole pages, and 16 bits of ASID.
     const root = space === null ? -1 : space.root & 0x3fffff;
-    this.#regime = this.#regimeOf(root, (space?.asid ?? 0) & 0xffff);
-    this.hart.install(this.#regime);
-  }
-
-  #regimeOf(root: number, asid: number): Regime {
-    const { vm, guestRoot } = this.#spec;
-    return this.#host.guestRegime({ vmid: vm + 1, asid, root, guestRoot });
+    this.#paging.setAddressSpace(root, (space?.asid ?? 0) & 0xffff);
   }
 
   fence(asid?: number, vpn?: number): void {
-    this.hart.fence(this.#spec.vm + 1, asid ?? null, vpn ?? null);
+    this.#paging.fence(asid ?? null, vpn ?? null);
   }
 
-  /** vstimecmp (Sstc): the guest programs its own timer. */
+  /** vstimecmp. */
   setTimer(at: Tick): void {
     this.moveRegisters(1);
     this.#timer = Number.isNaN(at) ? NEVER : at;
+    this.#paging.timerWritten();
   }
 
   moveRegisters(count: number): void {
@@ -265,7 +249,7 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   guestRegime(_guest: Regime): Regime {
     assert(false, 'virtual machine: guests of guests wait for composed second stages');
-    return this.#regime;
+    return this.regime();
   }
 
   // ---- devices ----------------------------------------------------------------------------------
@@ -320,7 +304,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     const result = act();
     this.#foreign += hart.references - before;
     hart.charge('trap-return', hart.costs.trapReturn);
-    hart.install(this.#regime);
+    hart.install(this.#paging.regime());
     hart.enterLayer(layer);
     return result;
   }
@@ -333,7 +317,15 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   regime(): Regime {
-    return this.#regime;
+    return this.#paging.regime();
+  }
+
+  entered(trap: Trap, from: Context | null): void {
+    this.#paging.entered(trap, from);
+  }
+
+  left(to: Context | null): void {
+    this.#paging.left(to);
   }
 
   timer(): Tick {
