@@ -182,7 +182,7 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
       const { machine } = build({
         mode,
         tenants,
-        image,
+        images: [image],
         medium,
         profile,
         parameters,

@@ -227,7 +227,7 @@ function record(event: Explained, mode: Mode): Recorder {
   const { machine } = build({
     mode,
     tenants: mode === 'bare' || event !== 'slice' ? [1] : [1, 2],
-    image: subject,
+    images: [subject],
     medium: new RamMedium(diskFor(2, 32)),
     profile: RISCV,
     parameters: {

@@ -46,13 +46,18 @@ export interface Built {
   readonly machine: PhysicalMachine;
   /** the hypervisor, where there is one: for its exits by cause */
   readonly hypervisor: Hypervisor | null;
+  /** the kernels that library OSes run on: of a mode with a kernel for each tenant, by tenant */
+  readonly kernels: readonly (Exokernel | Unikernel)[];
 }
 
 export interface Wiring {
   readonly mode: Mode;
   /** numbers of the tenants that run, from 1: their console channels and accounts */
   readonly tenants: readonly number[];
-  readonly image: Image;
+  /** what tenants run: the n-th tenant, from 1, the n-th image, and round again */
+  readonly images: readonly Image[];
+  /** what else the exokernel is to know of a tenant, by number */
+  readonly tenant?: (number: number) => Partial<Tenant>;
   readonly medium: Medium;
   readonly profile: CostProfile;
   readonly parameters: Parameters;
@@ -76,16 +81,23 @@ export const diskFor = (tenants: number, blocks: number): number => tenants * bl
 
 /** A machine in the given mode, booted as far as its supervisor. */
 export function build(wiring: Wiring): Built {
-  const { mode, tenants, image, medium, profile, parameters, output, storm } = wiring;
+  const { mode, tenants, images, medium, profile, parameters, output, storm } = wiring;
   const { quota, blocks, sliceCycles, backing, secondStage, walkCaches, seed } = parameters;
-  const tenant = (n: number): Tenant => ({ image: 0, quota, firstBlock: n * blocks, blocks });
+  const imageOf = (number: number): number => (number - 1) % images.length;
+  const tenant = (number: number, n: number): Tenant => ({
+    image: imageOf(number),
+    quota,
+    firstBlock: n * blocks,
+    blocks,
+    ...wiring.tenant?.(number),
+  });
   const exokernel = (): Exokernel =>
     new Exokernel(
       { environments: ENVIRONMENTS, slices: SLICES, sliceCycles, extents: EXTENTS },
-      tenants.map((_, n) => tenant(n)),
+      tenants.map(tenant),
     );
   const unikernel = (channel: number): Unikernel =>
-    new Unikernel({ environments: ENVIRONMENTS, sliceCycles }, tenant(0), channel);
+    new Unikernel({ environments: ENVIRONMENTS, sliceCycles }, tenant(channel, 0), channel);
 
   const hosted = mode === 'vm' || mode === 'exokernel-in-vm';
   const guestPages = mode === 'vm' ? withOverhead(quota) : withOverhead(quota * tenants.length);
@@ -95,7 +107,7 @@ export function build(wiring: Wiring): Built {
     : withOverhead(quota * tenants.length);
   const machine = new PhysicalMachine({
     pages,
-    images: [image],
+    images,
     medium,
     profile,
     output,
@@ -104,28 +116,24 @@ export function build(wiring: Wiring): Built {
     storm: storm === true,
   });
   if (!hosted) {
-    const supervisor: Supervisor = mode === 'bare' ? unikernel(tenants[0] ?? 1) : exokernel();
-    machine.boot(supervisor);
-    return { machine, hypervisor: null };
+    const kernel = mode === 'bare' ? unikernel(tenants[0] ?? 1) : exokernel();
+    machine.boot(kernel);
+    return { machine, hypervisor: null, kernels: [kernel] };
   }
   const guest = (
     supervisor: Supervisor,
     n: number,
   ): ConstructorParameters<typeof Hypervisor>[1][0] => ({
     supervisor,
-    images: [image],
+    images,
     pages: guestPages,
     firstBlock: n * blocks,
     blocks: mode === 'vm' ? blocks : diskFor(tenants.length, blocks),
     channel: tenants[n] ?? 1,
     accounts: mode === 'exokernel-in-vm',
   });
-  const hypervisor = new Hypervisor(
-    { sliceCycles, backing, secondStage },
-    mode === 'vm'
-      ? tenants.map((channel, n) => guest(unikernel(channel), n))
-      : [guest(exokernel(), 0)],
-  );
+  const kernels = mode === 'vm' ? tenants.map(unikernel) : [exokernel()];
+  const hypervisor = new Hypervisor({ sliceCycles, backing, secondStage }, kernels.map(guest));
   machine.boot(hypervisor);
-  return { machine, hypervisor };
+  return { machine, hypervisor, kernels };
 }

@@ -83,6 +83,7 @@ export interface ContextHome {
 class UserContext implements Context, UserThreads {
   readonly #hart: Hart;
   readonly #home: ContextHome;
+  readonly number: number;
   readonly image: number;
   readonly privilege: Privilege;
   readonly #source: Image;
@@ -92,9 +93,17 @@ class UserContext implements Context, UserThreads {
   #trapped = 1; // frames of the current thread when it trapped last
   failure = '';
 
-  constructor(hart: Hart, home: ContextHome, image: number, source: Image, privilege: Privilege) {
+  constructor(
+    hart: Hart,
+    home: ContextHome,
+    number: number,
+    image: number,
+    source: Image,
+    privilege: Privilege,
+  ) {
     this.#hart = hart;
     this.#home = home;
+    this.number = number;
     this.image = image;
     this.#source = source;
     this.privilege = privilege;
@@ -172,12 +181,14 @@ class UserContext implements Context, UserThreads {
         grip.take(port);
         this.failure = describe(error);
         grip.take(port); // describing runs code of the program's once more
+        hart.tell({ what: 'thrown', context: this.number, error });
         return this.#trap(Cause.userException, 0);
       }
       const cause = grip.take(port);
       if (ended) {
         if (cause !== 0) {
           this.failure = 'returned past a trap: some access lacks its `yield*`';
+          hart.tell({ what: 'thrown', context: this.number, error: this.failure });
           return this.#trap(Cause.userException, 0);
         }
         this.pop();
@@ -255,7 +266,8 @@ export class Contexts implements ContextPort {
     assert(!this.exists(number), 'contexts: a new context has an unused number');
     const source = this.#images[image];
     assert(source !== undefined, 'contexts: the image exists');
-    const made = new UserContext(this.#hart, this.#home, image, source, privilege);
+    const [hart, home] = [this.#hart, this.#home];
+    const made = new UserContext(hart, home, number, image, source, privilege);
     this.#contexts[number] = made;
     this.undo?.push(() => (this.#contexts[number] = undefined));
   }
@@ -307,6 +319,10 @@ export class Contexts implements ContextPort {
       this.undo.push(() => {
         registers.set(before);
       });
+    }
+    if (this.#hart.listener !== null) {
+      const value = values[0] ?? 0;
+      this.#hart.tell({ what: 'answer', context: number, status, value });
     }
     registers[STATUS] = status;
     for (let n = 0; n < values.length; n++) registers[VALUE + n] = values[n] ?? 0;

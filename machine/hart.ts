@@ -25,6 +25,8 @@ export interface HartConfig {
 
 /** Thread operations that user mode reaches through the port. */
 export interface UserThreads {
+  /** of the context that they belong to */
+  readonly number: number;
   spawn(entry: number, args: readonly number[]): number;
   currentThread(): number;
 }
@@ -255,6 +257,14 @@ export class Hart implements UserMmu {
   /** Whether translations may be copied in front of the TLB: not if there is none. */
   get cacheable(): boolean {
     return this.#tlb.exists;
+  }
+
+  get observed(): boolean {
+    return this.listener !== null;
+  }
+
+  trapped(cause: number, tval: number, words: readonly number[]): void {
+    this.tell({ what: 'user-trap', context: this.threads?.number ?? -1, cause, tval, words });
   }
 
   countPage(zeroed: boolean): void {

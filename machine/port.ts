@@ -59,6 +59,10 @@ export interface UserMmu {
   readonly cacheable: boolean;
   readonly copyBytesPerCycle: number;
   readonly zeroBytesPerCycle: number;
+  /** Whether somebody listens to `trapped`. */
+  readonly observed: boolean;
+  /** An instruction has trapped; of an ecall, `words` are its number and arguments. */
+  trapped(cause: number, tval: number, words: readonly number[]): void;
   /** A whole page was zeroed or copied by user code: counted with those of supervisors. */
   countPage(zeroed: boolean): void;
   /** User-mode thread operations of the context that runs. */
@@ -590,6 +594,10 @@ export class UserPort {
     this.#gpa = gpa;
     this.#saved = this.#left;
     this.#left = -1;
+    if (this.#mmu.observed) {
+      const words = cause === ECALL ? [...this.#registers.subarray(0, ARGUMENTS)] : [];
+      this.#mmu.trapped(cause, tval, words);
+    }
   }
 
   static {

@@ -124,7 +124,7 @@ export function boot(
   const built = build({
     mode,
     tenants: stdout.map((_, n) => n + 1),
-    image: unix(programs),
+    images: [unix(programs)],
     medium,
     profile: RISCV,
     parameters: {
