@@ -40,7 +40,7 @@ export function modeRun(
     const { machine } = build({
       mode,
       tenants,
-      image,
+      images: [image],
       medium: part,
       profile: RISCV,
       parameters: all,
