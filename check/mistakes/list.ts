@@ -79,8 +79,8 @@ export const MISTAKES: readonly Mistake[] = [
     number: '4b',
     title: "a mapping is checked against its maker's capability, not that of who gets it",
     file: BINDINGS,
-    text: 'badArgument, 4);\n    const may = checkPage(state, env, slot,',
-    instead: 'badArgument, 4);\n    const may = checkPage(state, caller, slot,',
+    text: 'badArgument, 4);\n    const may = checkPage(state, capOf(state, env, slot),',
+    instead: 'badArgument, 4);\n    const may = checkPage(state, capOf(state, caller, slot),',
     test: [WHOSE, 'a page is mapped for an environment by what that environment may'],
   },
   {
@@ -156,18 +156,18 @@ export const MISTAKES: readonly Mistake[] = [
     file: BINDINGS,
     text:
       'return refuse(Status.badArgument, 4);\n' +
-      '    const may = checkPage(state, env, slot, page, entry, rightsOf(flags));',
+      '    const may = checkPage(state, capOf(state, env, slot), page, entry, rightsOf(flags));',
     instead:
       'return refuse(Status.badArgument, 4);\n' +
-      '    const may = checkPage(state, env, slot, page, entry, READ);',
+      '    const may = checkPage(state, capOf(state, env, slot), page, entry, READ);',
     test: [ATTACKS, 'writing through a read-only mapping of a shared page'],
   },
   {
     number: '12b',
     title: 'a read-only mapping is made writable',
     file: BINDINGS,
-    text: 'const may = checkPage(state, env, slot, page, entry, READ | WRITE);',
-    instead: 'const may = checkPage(state, env, slot, page, entry, READ);',
+    text: 'const may = checkPage(state, cap, page, entry, READ | WRITE);',
+    instead: 'const may = checkPage(state, cap, page, entry, READ);',
     test: [ATTACKS, 'writing through a read-only mapping of a shared page'],
   },
   {
@@ -176,10 +176,10 @@ export const MISTAKES: readonly Mistake[] = [
     file: BINDINGS,
     text:
       'return refuse(Status.wrongKind, 3);\n' +
-      '  const may = checkPage(state, env, slot, page, entry, rightsOf(flags));',
+      '  const may = checkPage(state, cap, page, entry, rightsOf(flags));',
     instead:
       'return refuse(Status.wrongKind, 3);\n' +
-      '  const may = checkPage(state, env, slot, page, entry, READ);',
+      '  const may = checkPage(state, cap, page, entry, READ);',
     test: ['test/kernel/refusals.test.ts', 'pageMapList'],
   },
   {

@@ -21,7 +21,7 @@ import {
   Status,
 } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { check, dominates, isName } from './capabilities.ts';
+import { capOf, check, dominates, isName, wordsAt, nameOf, type Words } from './capabilities.ts';
 import { isSlot, type State } from './state.ts';
 
 export const isAccount = (state: State, n: number): boolean =>
@@ -82,8 +82,7 @@ export function endRevocation(state: State, account: number): void {
 }
 
 /** Whether a revocation waits for `page`: then it can neither be kept nor become a table. */
-export function isWanted(state: State, page: number): boolean {
-  const account = state.accountOf(page);
+export function isWanted(state: State, account: number, page: number): boolean {
   return state.account.get(account, Account.wanted) !== 0 && isAskedFor(state, account, page);
 }
 
@@ -100,16 +99,15 @@ export function checkAccount(
   account: number,
   rights: number,
 ): number {
-  const a = state.account.get(account, Account.nameA);
-  const b = state.account.get(account, Account.nameB);
-  return check(state, caller, slot, a, b, rights);
+  return check(state, capOf(state, caller, slot), titleOf(state, account), rights);
 }
 
-/** Whether the account's name dominates `a`, `b`: what its superiors can take back by name. */
-export function covers(state: State, account: number, a: number, b: number): boolean {
-  const nameA = state.account.get(account, Account.nameA);
-  return dominates(nameA, state.account.get(account, Account.nameB), a, b);
-}
+/** Whether the account's name dominates `name`: what its superiors can take back by name. */
+export const covers = (state: State, account: number, name: Words): boolean =>
+  dominates(titleOf(state, account), name);
+
+const titleOf = (state: State, account: number): Words =>
+  wordsAt(state.account, account, Account.nameA);
 
 /** Writes row `account`: no allotment yet. */
 export function putAccount(
@@ -162,7 +160,7 @@ export function accountCreate(state: State, caller: number, claim: Claims): Answ
   const may = checkAccount(state, caller, slot, parent, ALL_RIGHTS);
   if (may !== Status.ok) return refuse(may, 2);
   const proper = (state.account.get(parent, Account.nameA) & 0xff) < (a & 0xff);
-  if (!proper || !covers(state, parent, a, b)) return refuse(Status.notPermitted, 3);
+  if (!proper || !covers(state, parent, nameOf(a, b))) return refuse(Status.notPermitted, 3);
 
   putAccount(state, account, parent, a, b, minimum);
   return ok();

@@ -27,7 +27,15 @@ import {
 import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, PTE_W, ptePpn } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { checkEnv, checkOwned, checkPage, isTaken } from './capabilities.ts';
+import {
+  capOf,
+  checkEnv,
+  checkOwned,
+  checkPage,
+  isTaken,
+  type Words,
+  wordsAt,
+} from './capabilities.ts';
 import { fits, fitsMore, settle } from './pages.ts';
 import {
   CAP_GOING,
@@ -83,7 +91,7 @@ export function pageMap(state: State, caller: number, claim: Claims): Answer {
   if (isFilled(state, table, index)) return refuse(Status.occupied, 1);
   if (may.value === PageKind.user && !fits(state, page, flags)) return refuse(Status.sharing, 2);
 
-  bind(state, table, index, page, slot, entry, flags, place.value);
+  bind(state, table, index, page, may.value, slot, entry, flags, place.value);
   return ok();
 }
 
@@ -106,7 +114,7 @@ function checkMapping(
   if (kind === PageKind.user) {
     if (!isSlot(slot)) return refuse(Status.badArgument, 3);
     if (!isEntry(entry)) return refuse(Status.badArgument, 4);
-    const may = checkPage(state, env, slot, page, entry, rightsOf(flags));
+    const may = checkPage(state, capOf(state, env, slot), page, entry, rightsOf(flags));
     if (may !== Status.ok) return refuse(may, may === Status.absent ? 4 : 3);
   } else {
     if ((flags & MAP_WRITE) !== 0) return refuse(Status.notPermitted, 5);
@@ -121,29 +129,50 @@ function checkMapping(
 const isFilled = (state: State, table: number, index: number): boolean =>
   ((state.machine.readPtes(table, index, 1)[0] ?? 0) & PTE_V) !== 0;
 
-/** Makes a mapping that was checked: ledger, counts, leaf. */
+/** Makes a mapping that was checked, of a page of `kind`: ledger, counts, leaf. */
 export function bind(
   state: State,
   table: number,
   index: number,
   page: number,
+  kind: number,
   slot: number,
   entry: number,
   flags: number,
   env: number,
 ): void {
-  const kind = state.kind(page);
+  enter(state, recordsOf(state, table), table, index, page, kind, slot, entry, flags);
+  count(state, table, env, kind === PageKind.user ? slot : -1, 1);
+}
+
+/** A leaf, its record, and what counts it with the page. The rest is for `count`. */
+function enter(
+  state: State,
+  record: Records,
+  table: number,
+  index: number,
+  page: number,
+  kind: number,
+  slot: number,
+  entry: number,
+  flags: number,
+): void {
+  const leaf = (table << 9) | index;
   if (isTable(kind)) {
-    link(state, table, index, page, 0, VIEWS);
+    link(state, record(index), leaf, page, 0, VIEWS);
     state.page.add(page, PageRecord.views, 1);
   } else if (kind === PageKind.user) {
-    link(state, table, index, page, slot, entry);
+    link(state, record(index), leaf, page, slot, entry);
     state.page.add(page, PageRecord.leaves, 1);
     if ((flags & MAP_WRITE) !== 0) state.page.add(page, PageRecord.writers, 1);
-    state.secret.add(env, state.cap(slot, 3), 1);
   }
-  state.page.add(table, PageRecord.leaves, 1);
   state.machine.writePtes([{ table, index, value: pte(page, flags | PTE_U | PTE_V) }]);
+}
+
+/** So many leaves more in `table` of `env`, which capability `slot` justifies (-1: none does). */
+function count(state: State, table: number, env: number, slot: number, leaves: number): void {
+  state.page.add(table, PageRecord.leaves, leaves);
+  if (slot >= 0) state.secret.add(env, state.cap(slot, 3), leaves);
 }
 
 /**
@@ -165,24 +194,30 @@ export function bind(
  * @source Xok, insert_pte_range: reports how many were done, so that it can be restarted.
  */
 export function pageMapList(state: State, caller: number, claim: Claims): Answer {
-  const [table, index, count] = [pageNamed(state, claim(0)), claim(1), claim(2)];
+  const [table, index, number] = [pageNamed(state, claim(0)), claim(1), claim(2)];
   const [list, slot, flags, envSlot] = [claim(3), claim(4), claim(5), claim(6)];
   const place = checkLeaf(state, caller, table, index, envSlot, 6);
   if (place.status !== Status.ok) return place;
-  const range = checkRange(index, count, 2, MAP_MAX);
+  const range = checkRange(index, number, 2, MAP_MAX);
   if (range.status !== Status.ok) return range;
   if (!isFlags(flags)) return refuse(Status.badArgument, 5);
   if (!isSlot(slot)) return refuse(Status.badArgument, 4);
-  for (let n = 0; n < count; n++) {
-    const word = isWord(list) && list % 4 === 0 ? state.machine.loadUser(list + n * 4) : null;
-    const may =
+  const [cap, record] = [capOf(state, place.value, slot), recordsOf(state, table)];
+  let [done, may] = [0, ok()];
+  for (; done < number; done++) {
+    const at = index + done;
+    const word = isWord(list) && list % 4 === 0 ? state.machine.loadUser(list + done * 4) : null;
+    may =
       word === null
         ? refuse(Status.badAddress, 3)
-        : checkListed(state, table, index + n, word, place.value, slot, flags);
-    if (may.status !== Status.ok) return n === 0 ? may : ok(n);
-    bind(state, table, index + n, may.value, slot, (word ?? 0) >>> 28, flags, place.value);
+        : checkListed(state, table, at, word, cap, flags);
+    if (may.status !== Status.ok) break;
+    const entry = (word ?? 0) >>> 28;
+    enter(state, record, table, at, may.value, PageKind.user, slot, entry, flags);
   }
-  return ok(count);
+  if (done === 0) return may;
+  count(state, table, place.value, slot, done);
+  return ok(done);
 }
 
 /** One word of a list allows the mapping: the value is the page. */
@@ -191,14 +226,13 @@ function checkListed(
   table: number,
   index: number,
   word: number,
-  env: number,
-  slot: number,
+  cap: Words,
   flags: number,
 ): Answer {
   const [page, entry] = [pageNamed(state, word & LISTED_PAGE), word >>> 28];
   if (page < 0 || !isEntry(entry)) return refuse(Status.badArgument, 3);
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 3);
-  const may = checkPage(state, env, slot, page, entry, rightsOf(flags));
+  const may = checkPage(state, cap, page, entry, rightsOf(flags));
   if (may !== Status.ok) return refuse(may, may === Status.absent ? 3 : 4);
   if (isFilled(state, table, index)) return refuse(Status.occupied, 1);
   return fits(state, page, flags) ? ok(page) : refuse(Status.sharing, 3);
@@ -243,62 +277,64 @@ function checkLeaf(
   return may === Status.ok ? ok(env) : refuse(may, argument);
 }
 
-/** Physical address of a leaf's ledger record. */
-function ledgerAt(state: State, leaf: number): number {
-  const table = leaf >>> 9;
-  const index = leaf & 511;
-  const which = index < PER_LEDGER ? 0 : 1;
-  const ledger = state.page.get(table, PageRecord.ledger + which);
-  return ledger * PAGE_BYTES + (index % PER_LEDGER) * LEDGER_RECORD;
+/** Physical addresses of the ledger records of a table, by index: its pages are looked up once. */
+type Records = (index: number) => number;
+function recordsOf(state: State, table: number): Records {
+  const ledger = wordsAt(state.page, table, PageRecord.ledger);
+  return (index) =>
+    ledger(Math.floor(index / PER_LEDGER)) * PAGE_BYTES + (index % PER_LEDGER) * LEDGER_RECORD;
 }
 
-/** Puts a leaf on the list of the access entry that justifies it. */
+const recordOf = (state: State, leaf: number): number =>
+  recordsOf(state, leaf >>> 9)(leaf & (ENTRIES - 1));
+
+/** Puts a leaf first on the list of the access entry that justifies it. */
 function link(
   state: State,
-  table: number,
-  index: number,
+  record: number,
+  leaf: number,
   page: number,
   slot: number,
   entry: number,
 ): void {
   const { machine } = state;
-  const leaf = (table << 9) | index;
-  const at = ledgerAt(state, leaf);
-  const head = state.page.get(page, state.access(entry, 3));
-  machine.store(at + Ledger.next, head);
-  machine.store(at + Ledger.previous, 0);
-  machine.store(at + Ledger.justification, slot | (entry << 8));
-  if (head !== 0) machine.store(ledgerAt(state, head) + Ledger.previous, leaf);
+  const next = state.page.get(page, state.access(entry, 3));
+  machine.store(record + Ledger.next, next);
+  machine.store(record + Ledger.justification, slot | (entry << 8));
+  if (next !== 0) machine.store(recordOf(state, next) + Ledger.previous, leaf);
   state.page.put(page, state.access(entry, 3), leaf);
 }
 
-/** Takes a leaf of `env`, whose entry was `old`, off its list and out of the counts. */
+/**
+ * Takes a leaf, whose entry was `old`, off its list and out of the page's counts. Returns the slot
+ * that justified it, or -1.
+ */
 function unlink(
   state: State,
-  table: number,
-  index: number,
+  record: number,
+  leaf: number,
   page: number,
   kind: number,
-  env: number,
   old: number,
-): void {
+): number {
   const { machine } = state;
-  const at = ledgerAt(state, (table << 9) | index);
-  const next = machine.load(at + Ledger.next);
-  const previous = machine.load(at + Ledger.previous);
-  const justification = machine.load(at + Ledger.justification);
-  const slot = justification & 0xff;
-  const entry = justification >>> 8;
-  if (previous === 0) state.page.put(page, state.access(entry, 3), next);
-  else machine.store(ledgerAt(state, previous) + Ledger.next, next);
-  if (next !== 0) machine.store(ledgerAt(state, next) + Ledger.previous, previous);
+  const next = machine.load(record + Ledger.next);
+  const justification = machine.load(record + Ledger.justification);
+  const head = state.access(justification >>> 8, 3);
+  if (state.page.get(page, head) === leaf) state.page.put(page, head, next);
+  else {
+    // The first of a list has no previous one; who is not the first knows who is.
+    const previous = machine.load(record + Ledger.previous);
+    machine.store(recordOf(state, previous) + Ledger.next, next);
+    if (next !== 0) machine.store(recordOf(state, next) + Ledger.previous, previous);
+  }
   if (isTable(kind)) {
     state.page.add(page, PageRecord.views, -1);
-    return;
+    return -1;
   }
   state.page.add(page, PageRecord.leaves, -1);
   if ((old & PTE_W) !== 0) state.page.add(page, PageRecord.writers, -1);
-  state.secret.add(env, state.cap(slot, 3), -1);
+  return justification & 0xff;
 }
 
 /**
@@ -311,27 +347,36 @@ function unlink(
  *   (below 1, or past the end of the table); tooMany 2 (more than 64)
  */
 export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
-  const [table, index, count, envSlot] = [pageNamed(state, claim(0)), claim(1), claim(2), claim(3)];
+  const [table, index] = [pageNamed(state, claim(0)), claim(1)];
+  const [number, envSlot] = [claim(2), claim(3)];
   const place = checkLeaf(state, caller, table, index, envSlot, 3);
   if (place.status !== Status.ok) return place;
-  const range = checkRange(index, count, 2, UNMAP_MAX);
+  const range = checkRange(index, number, 2, UNMAP_MAX);
   if (range.status !== Status.ok) return range;
 
   const env = place.value;
-  const entries = state.machine.readPtes(table, index, count);
+  const entries = state.machine.readPtes(table, index, number);
+  const record = recordsOf(state, table);
+  const justified = new Map<number, number>(); // by slot
   const updates = [];
-  for (let n = 0; n < count; n++) {
-    const entry = entries[n] ?? 0;
+  for (let at = index; at < index + number; at++) {
+    const entry = entries[at - index] ?? 0;
     if ((entry & PTE_V) === 0) continue;
     const page = ptePpn(entry);
     const kind = state.kind(page);
-    if (kind !== PageKind.published) unlink(state, table, index + n, page, kind, env, entry);
+    if (kind !== PageKind.published) {
+      const slot = unlink(state, record(at), (table << 9) | at, page, kind, entry);
+      justified.set(slot, (justified.get(slot) ?? 0) + 1);
+    }
     if (kind === PageKind.quarantined) settle(state, page);
-    updates.push({ table, index: index + n, value: 0 });
+    updates.push({ table, index: at, value: 0 });
   }
   state.machine.writePtes(updates);
   fenceAll(state, env, table, updates);
-  state.page.add(table, PageRecord.leaves, -updates.length);
+  count(state, table, env, -1, -updates.length);
+  for (const [slot, leaves] of justified) {
+    if (slot >= 0) state.secret.add(env, state.cap(slot, 3), -leaves);
+  }
   return ok(updates.length);
 }
 
@@ -350,52 +395,55 @@ export function pageUnmap(state: State, caller: number, claim: Claims): Answer {
  *   mappings than its limits allow)
  */
 export function pageProtect(state: State, caller: number, claim: Claims): Answer {
-  const [table, index, count] = [pageNamed(state, claim(0)), claim(1), claim(2)];
+  const [table, index, number] = [pageNamed(state, claim(0)), claim(1), claim(2)];
   const [flags, envSlot] = [claim(3), claim(4)];
   const place = checkLeaf(state, caller, table, index, envSlot, 4);
   if (place.status !== Status.ok) return place;
-  const range = checkRange(index, count, 2, MAP_MAX);
+  const range = checkRange(index, number, 2, MAP_MAX);
   if (range.status !== Status.ok) return range;
   if (!isFlags(flags)) return refuse(Status.badArgument, 3);
 
-  const entries = state.machine.readPtes(table, index, count);
+  const entries = state.machine.readPtes(table, index, number);
+  const mayWrite = writeCheck(state, table, place.value);
   const updates = [];
   let [done, fault] = [0, Status.absent as number];
-  for (; done < count; done++) {
+  for (; done < number; done++) {
     const old = entries[done] ?? 0;
     if ((old & PTE_V) === 0) continue;
-    fault = mayProtect(state, table, index + done, old, flags, place.value);
-    if (fault !== Status.ok) break;
     const [page, kept] = [ptePpn(old), old & (PTE_A | PTE_D)];
     const more = ((flags & MAP_WRITE) !== 0 ? 1 : 0) - ((old & PTE_W) !== 0 ? 1 : 0);
+    fault = more > 0 ? mayWrite(index + done, page) : Status.ok;
+    if (fault !== Status.ok) break;
     if (more !== 0) state.page.add(page, PageRecord.writers, more);
     const value = pte(page, flags | kept | PTE_U | PTE_V);
     updates.push({ table, index: index + done, value });
   }
-  if (updates.length === 0) return refuse(fault, fault === Status.absent && done === count ? 1 : 3);
+  if (updates.length === 0) {
+    return refuse(fault, fault === Status.absent && done === number ? 1 : 3);
+  }
   state.machine.writePtes(updates);
   fenceAll(state, place.value, table, updates);
   return ok(done);
 }
 
-/** Status 0 if the leaf with entry `old` may have `flags`. */
-function mayProtect(
+/** Whether a leaf of the table may become writable, by what justifies it: status 0, or why not. */
+function writeCheck(
   state: State,
   table: number,
-  index: number,
-  old: number,
-  flags: number,
   env: number,
-): number {
-  if ((flags & MAP_WRITE) === 0 || (old & PTE_W) !== 0) return Status.ok;
-  const page = ptePpn(old);
-  if (state.kind(page) !== PageKind.user) return Status.notPermitted;
-  const at = ledgerAt(state, (table << 9) | index) + Ledger.justification;
-  const justification = state.machine.load(at);
-  const [slot, entry] = [justification & 0xff, justification >>> 8];
-  const may = checkPage(state, env, slot, page, entry, READ | WRITE);
-  if (may !== Status.ok) return may;
-  return fitsMore(state, page, 0, 1) ? Status.ok : Status.sharing;
+): (index: number, page: number) => number {
+  const record = recordsOf(state, table);
+  const caps = new Map<number, Words>();
+  return (index, page) => {
+    if (state.kind(page) !== PageKind.user) return Status.notPermitted;
+    const justification = state.machine.load(record(index) + Ledger.justification);
+    const [slot, entry] = [justification & 0xff, justification >>> 8];
+    const cap = caps.get(slot) ?? capOf(state, env, slot);
+    caps.set(slot, cap);
+    const may = checkPage(state, cap, page, entry, READ | WRITE);
+    if (may !== Status.ok) return may;
+    return fitsMore(state, page, 0, 1) ? Status.ok : Status.sharing;
+  };
 }
 
 /** Past a few entries one fence of the space is cheaper than one for each page. */
@@ -467,10 +515,10 @@ function breakLeaves(
     const [table, index] = [leaf >>> 9, leaf & 511];
     const env = state.envOf(table);
     const old = machine.readPtes(table, index, 1)[0] ?? 0;
-    unlink(state, table, index, page, kind, env, old);
+    const slot = unlink(state, recordOf(state, leaf), leaf, page, kind, old);
     machine.writePtes([{ table, index, value: 0 }]);
     machine.fence(env, state.page.get(table, PageRecord.base) + index);
-    state.page.add(table, PageRecord.leaves, -1);
+    count(state, table, env, slot, -1);
   }
   return most;
 }

@@ -7,6 +7,7 @@
  * Mazieres and Kaashoek, "Secure Applications Need Flexible Operating Systems", HotOS 1997.
  */
 import { ALL_RIGHTS, Env, EnvState, GRANT, PageKind, Status, WRITE } from '../abi.ts';
+import type { Table } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import {
   CAP_GOING,
@@ -31,11 +32,28 @@ export function isName(a: number, b: number): boolean {
   return (a & ~maskA(length)) >>> 0 === 0 && (b & ~maskB(length)) >>> 0 === 0;
 }
 
+/** Words by number: a name's two, or a capability's, of which the first two are its name. */
+export type Words = (n: number) => number;
+
+/** The name in two arguments. */
+export const nameOf =
+  (a: number, b: number): Words =>
+  (n) =>
+    n === 0 ? a : b;
+
+/** What stands in a row from `column` on: read once, when it is asked for. */
+export function wordsAt(table: Table, row: number, column: number): Words {
+  const read: number[] = [];
+  return (n) => (read[n] ??= table.get(row, column + n));
+}
+
 /** Prefix order: the shorter name stands for all that begin with it. */
-export function dominates(a1: number, b1: number, a2: number, b2: number): boolean {
+export function dominates(above: Words, below: Words): boolean {
+  const [a1, a2] = [above(0), below(0)];
   const length = a1 & 0xff;
-  if (length > (a2 & 0xff)) return false;
-  return ((a1 ^ a2) & bytesA(length)) === 0 && ((b1 ^ b2) & maskB(length)) === 0;
+  if (length > (a2 & 0xff) || ((a1 ^ a2) & bytesA(length)) !== 0) return false;
+  // Of a short name the first word says it all.
+  return maskB(length) === 0 || ((above(1) ^ below(1)) & maskB(length)) === 0;
 }
 
 const bytesA = (length: number): number =>
@@ -44,29 +62,22 @@ const maskA = (length: number): number => bytesA(length) | 0xff;
 const maskB = (length: number): number =>
   length <= 3 ? 0 : length >= 7 ? -1 : (1 << ((length - 3) * 8)) - 1;
 
-/** Status 0 if capability `slot` of `env` dominates name `a`, `b` with `rights`. */
-export function check(
-  state: State,
-  env: number,
-  slot: number,
-  a: number,
-  b: number,
-  rights: number,
-): number {
-  const { secret, machine } = state;
-  const held = secret.get(env, state.cap(slot, 2));
+export const capOf = (state: State, env: number, slot: number): Words =>
+  wordsAt(state.secret, env, state.cap(slot, 0));
+
+/** Status 0 if the capability dominates the name with `rights`. */
+export function check(state: State, cap: Words, name: Words, rights: number): number {
+  const held = cap(2);
   if ((held & CAP_VALID) === 0) return Status.noCapability;
   if ((held & rights) !== rights) return Status.notPermitted;
-  machine.work(COMPARE);
-  const [capA, capB] = [secret.get(env, state.cap(slot, 0)), secret.get(env, state.cap(slot, 1))];
-  return dominates(capA, capB, a, b) ? Status.ok : Status.notPermitted;
+  state.machine.work(COMPARE);
+  return dominates(cap, name) ? Status.ok : Status.notPermitted;
 }
 
-/** Status 0 if `slot` of `env` has `rights` to `page` by access entry `entry`. */
+/** Status 0 if the capability has `rights` to `page` by access entry `entry`. */
 export function checkPage(
   state: State,
-  env: number,
-  slot: number,
+  cap: Words,
   page: number,
   entry: number,
   rights: number,
@@ -74,17 +85,16 @@ export function checkPage(
   const granted = state.page.get(page, state.access(entry, 2));
   if ((granted & CAP_VALID) === 0) return Status.absent;
   if ((granted & rights) !== rights) return Status.notPermitted;
-  const a = state.page.get(page, state.access(entry, 0));
-  const b = state.page.get(page, state.access(entry, 1));
-  return check(state, env, slot, a, b, rights);
+  return check(state, cap, wordsAt(state.page, page, state.access(entry, 0)), rights);
 }
+
+/** Who dominates it has authority over the environment. */
+export const guardOf = (state: State, env: number): Words => wordsAt(state.env, env, Env.nameA);
 
 /** Status 0 if `caller` may act on environment `env`: itself, or its guard is dominated. */
 export function checkEnv(state: State, caller: number, slot: number, env: number): number {
   if (caller === env) return Status.ok;
-  const a = state.env.get(env, Env.nameA);
-  const b = state.env.get(env, Env.nameB);
-  return check(state, caller, slot, a, b, WRITE);
+  return check(state, capOf(state, caller, slot), guardOf(state, env), WRITE);
 }
 
 /** Writes a capability into an empty slot. */
@@ -127,7 +137,7 @@ export function capForge(state: State, caller: number, claim: Claims): Answer {
 
   const over = checkEnv(state, caller, here, env);
   if (over !== Status.ok) return refuse(over, 0);
-  const may = check(state, caller, here, a, b, rights | GRANT);
+  const may = check(state, capOf(state, caller, here), nameOf(a, b), rights | GRANT);
   if (may !== Status.ok) return refuse(may, 2);
   if ((state.secret.get(env, state.cap(there, 2)) & CAP_VALID) !== 0) {
     return refuse(Status.occupied, 1);
@@ -182,7 +192,7 @@ export function capOffer(state: State, caller: number, claim: Claims): Answer {
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
   if (!isName(a, b)) return refuse(Status.badArgument, 2);
   if (!isRights(rights)) return refuse(Status.badArgument, 4);
-  const may = check(state, caller, slot, a, b, rights | GRANT);
+  const may = check(state, capOf(state, caller, slot), nameOf(a, b), rights | GRANT);
   if (may !== Status.ok) return refuse(may, 1);
 
   state.secret.put(caller, Private.offerTo, id);
@@ -211,7 +221,8 @@ export function capAcquire(state: State, caller: number, claim: Claims): Answer 
   const [a, b, how] = [0, 1, 2].map((n) => secret.get(granter, Private.offer + n)) as Three;
   const rights = how & ALL_RIGHTS;
   // An offer is no hiding-place: who takes the granter's capability back takes it back, too.
-  if (check(state, granter, how >>> OFFER_SLOT, a, b, rights | GRANT) !== Status.ok) {
+  const granting = capOf(state, granter, how >>> OFFER_SLOT);
+  if (check(state, granting, nameOf(a, b), rights | GRANT) !== Status.ok) {
     return refuse(Status.absent, 0);
   }
   if ((secret.get(caller, state.cap(slot, 2)) & CAP_VALID) !== 0) {
@@ -273,7 +284,7 @@ export function checkOwned(state: State, caller: number, page: number, slot: num
   if (page < 0) return refuse(Status.badArgument, 0);
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
-  const may = checkPage(state, caller, slot, page, 0, GRANT);
+  const may = checkPage(state, capOf(state, caller, slot), page, 0, GRANT);
   return may === Status.ok ? ok() : refuse(may, 1);
 }
 

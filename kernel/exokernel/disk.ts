@@ -25,7 +25,7 @@ import {
 import { assert } from '../../machine/assert.ts';
 import { checkAccount, hasRoom, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { checkPage } from './capabilities.ts';
+import { capOf, checkPage } from './capabilities.ts';
 import { checkExtent, coversExtent, tableDone } from './extents.ts';
 import { post } from './life.ts';
 import { freeTag, KERNEL, release, submit, TABLE_TAG } from './requests.ts';
@@ -94,6 +94,7 @@ function fetchList(
 ): number[] | Answer {
   if (!isSlot(pageSlot)) return refuse(Status.badArgument, 5);
   if (!isWord(list) || list % 4 !== 0) return refuse(Status.badAddress, 4);
+  const cap = capOf(state, caller, pageSlot);
   const pages = [];
   for (let n = 0; n < count; n++) {
     const word = state.machine.loadUser(list + n * 4);
@@ -103,7 +104,7 @@ function fetchList(
     if (page < 0 || !isEntry(entry)) return refuse(Status.badArgument, 4);
     if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 4);
     // A device that reads the disk writes the page, and the other way round.
-    const may = checkPage(state, caller, pageSlot, page, entry, write ? READ : WRITE);
+    const may = checkPage(state, cap, page, entry, write ? READ : WRITE);
     if (may !== Status.ok) return refuse(may, may === Status.absent ? 4 : 5);
     pages.push(page | (entry << 28));
   }

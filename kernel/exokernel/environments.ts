@@ -18,8 +18,8 @@ import {
 import { charge, checkAccount, covers, credit, hasRoom, isAccount, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { breakViews } from './bindings.ts';
-import { check, checkEnv, isName, putCap } from './capabilities.ts';
-import { checkRoot, makeRoot, paidFor, unmakeTable } from './tables.ts';
+import { capOf, check, checkEnv, isName, nameOf, putCap } from './capabilities.ts';
+import { makeRoot, spendable, unmakeTable } from './tables.ts';
 import { kill, tellPatron, wake } from './life.ts';
 import { Cpu, isSlot, isWord, pageNamed, PageRecord, Private, type State } from './state.ts';
 
@@ -55,10 +55,11 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   if (!isName(a, b)) return refuse(Status.badArgument, 3);
   const patron = patronId === -1 ? caller : state.row(patronId);
   if (patron < 0) return refuse(Status.badEnvironment, 5);
-  const may = check(state, caller, slot, a, b, ALL_RIGHTS);
+  const [cap, name] = [capOf(state, caller, slot), nameOf(a, b)];
+  const may = check(state, cap, name, ALL_RIGHTS);
   if (may !== Status.ok) return refuse(may, 2);
   if (!mayBePatron(state, caller, slot, patron)) return refuse(Status.notPermitted, 5);
-  const fit = checkRoot(state, caller, root, slot, 1, 2);
+  const fit = spendable(state, cap, root, slot, 1, 2);
   if (fit.status !== Status.ok) return fit;
   const account = claim(6) === -1 ? payer(state, caller) : claim(6);
   if (!isAccount(state, account)) return refuse(Status.badArgument, 6);
@@ -66,8 +67,8 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   if (!own && checkAccount(state, caller, slot, account, WRITE) !== Status.ok) {
     return refuse(Status.notPermitted, 6);
   }
-  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 6);
-  if (!paidFor(state, root, a, b)) return refuse(Status.notPermitted, 1);
+  if (!covers(state, account, name)) return refuse(Status.notPermitted, 6);
+  if (!covers(state, fit.value, name)) return refuse(Status.notPermitted, 1);
   if (!hasRoom(state, account, Resource.environments)) return refuse(Status.quota, 6);
 
   makeRoot(state, root, index);

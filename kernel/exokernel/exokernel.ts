@@ -308,9 +308,11 @@ export class Exokernel implements Supervisor {
 
   /** Stack and exposed tables, where Start says. */
   #mapStart(state: State, leaf: number, env: number, stack: number): void {
-    bind(state, leaf, Start.stackPage, stack, 0, 0, MAP_READ | MAP_WRITE, env);
+    bind(state, leaf, Start.stackPage, stack, PageKind.user, 0, 0, MAP_READ | MAP_WRITE, env);
     const show = (first: number, count: number, at: number): void => {
-      for (let n = 0; n < count; n++) bind(state, leaf, at + n, first + n, 0, 0, MAP_READ, env);
+      for (let n = 0; n < count; n++) {
+        bind(state, leaf, at + n, first + n, PageKind.published, 0, 0, MAP_READ, env);
+      }
     };
     show(state.info.firstPage, 1, Start.infoPage);
     show(state.env.firstPage, Math.min(ENV_PAGES, state.env.pages), Start.envPages);

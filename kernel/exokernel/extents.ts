@@ -27,7 +27,7 @@ import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Tenant } from '../supervisor.ts';
 import { allot, charge, covers, credit, hasRoom, payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { check, isName } from './capabilities.ts';
+import { capOf, check, isName, wordsAt, nameOf } from './capabilities.ts';
 import { KERNEL, putPayer, submit, TABLE_TAG } from './requests.ts';
 import { Cpu, extentNamed, EXTENTS_MAX, isSlot, type State } from './state.ts';
 
@@ -49,9 +49,12 @@ export function checkExtent(
   rights: number,
 ): number {
   if (state.extent.get(extent, Extent.valid) === 0) return Status.absent;
-  const a = state.extent.get(extent, Extent.nameA);
-  const b = state.extent.get(extent, Extent.nameB);
-  return check(state, caller, slot, a, b, rights);
+  return check(
+    state,
+    capOf(state, caller, slot),
+    wordsAt(state.extent, extent, Extent.nameA),
+    rights,
+  );
 }
 
 /**
@@ -79,7 +82,7 @@ export function extentSplit(state: State, caller: number, claim: Claims): Answer
   if (!isName(a, b)) return refuse(Status.badArgument, 4);
   const may = checkExtent(state, caller, extent, slot, ALL_RIGHTS);
   if (may !== Status.ok) return refuse(may, may === Status.absent ? 0 : 1);
-  const under = check(state, caller, slot, a, b, ALL_RIGHTS);
+  const under = check(state, capOf(state, caller, slot), nameOf(a, b), ALL_RIGHTS);
   if (under !== Status.ok) return refuse(under, 4);
   if (state.extent.get(fresh, Extent.valid) !== 0) return refuse(Status.notFree, 2);
   if (state.extent.get(extent, Extent.transfers) !== 0) return refuse(Status.busy, 0);
@@ -87,7 +90,7 @@ export function extentSplit(state: State, caller: number, claim: Claims): Answer
   if (blocks >= count) return refuse(Status.tooMany, 3);
   const account = payer(state, caller);
   // Or those who allotted the row could not take it back by name.
-  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 4);
+  if (!covers(state, account, nameOf(a, b))) return refuse(Status.notPermitted, 4);
   if (!hasRoom(state, account, Resource.extents)) return refuse(Status.quota, 2);
 
   const first = state.extent.get(extent, Extent.first) + count - blocks;
@@ -292,12 +295,7 @@ export function startExtents(state: State, tenants: readonly Tenant[]): void {
 
 /** Whether the account's name dominates the guard of an extent. */
 export const coversExtent = (state: State, account: number, extent: number): boolean =>
-  covers(
-    state,
-    account,
-    state.extent.get(extent, Extent.nameA),
-    state.extent.get(extent, Extent.nameB),
-  );
+  covers(state, account, wordsAt(state.extent, extent, Extent.nameA));
 
 /** The tenant whose name the guard is under: the prefix says who pays. The reserve, if nobody's. */
 function payerOf(state: State, row: number, tenants: number): number {

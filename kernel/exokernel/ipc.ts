@@ -251,7 +251,7 @@ function commitGrant(state: State, to: number, claim: Claims): number {
   const a = secret.get(to, state.cap(slot, 0));
   const b = secret.get(to, state.cap(slot, 1));
   putEntry(state, page, entry, a, b, rights);
-  bind(state, table, index, page, slot, entry, flagsFor(rights), to);
+  bind(state, table, index, page, PageKind.user, slot, entry, flagsFor(rights), to);
   secret.put(to, Private.windowIndex, index + 1);
   return index + 1;
 }

@@ -18,7 +18,7 @@ import {
 } from '../abi.ts';
 import { charge, covers, credit, hasRoom, isWanted, payer, returned } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { checkOwned, checkPage, putEntry } from './capabilities.ts';
+import { capOf, checkOwned, checkPage, putEntry } from './capabilities.ts';
 import { CAP_PIN, CAP_VALID, isEntry, isSlot, pageNamed, PageRecord, type State } from './state.ts';
 
 /**
@@ -36,19 +36,17 @@ export function pageAllocate(state: State, caller: number, claim: Claims): Answe
   const slot = claim(1);
   if (page < 0) return refuse(Status.badArgument, 0);
   if (!isSlot(slot)) return refuse(Status.badArgument, 1);
-  const { secret } = state;
-  const rights = secret.get(caller, state.cap(slot, 2));
+  const cap = capOf(state, caller, slot);
+  const rights = cap(2);
   if ((rights & CAP_VALID) === 0) return refuse(Status.noCapability, 1);
   if ((rights & ALL_RIGHTS) !== ALL_RIGHTS) return refuse(Status.notPermitted, 1);
   const account = payer(state, caller);
-  const a = secret.get(caller, state.cap(slot, 0));
-  const b = secret.get(caller, state.cap(slot, 1));
   // Or those who allotted it could not take it back by name.
-  if (!covers(state, account, a, b)) return refuse(Status.notPermitted, 1);
+  if (!covers(state, account, cap)) return refuse(Status.notPermitted, 1);
   if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
   if (!hasRoom(state, account, Resource.pages)) return refuse(Status.quota, 0);
 
-  claimPage(state, page, account, a, b);
+  claimPage(state, page, account, cap(0), cap(1));
   return ok();
 }
 
@@ -131,7 +129,7 @@ export function pageKeep(state: State, caller: number, claim: Claims): Answer {
   if (state.accountOf(page) !== account) return refuse(Status.notPermitted, 0);
   const kept = (state.pageWord.get(page, 0) & PAGE_KEPT) !== 0;
   const { account: table } = state;
-  if (keep === 1 && !kept && isWanted(state, page)) return refuse(Status.busy, 0);
+  if (keep === 1 && !kept && isWanted(state, account, page)) return refuse(Status.busy, 0);
   const full = table.get(account, Account.kept) >= table.get(account, Account.minimum);
   if (keep === 1 && !kept && full) return refuse(Status.quota, 2);
 
@@ -207,9 +205,9 @@ export function pageCopy(state: State, caller: number, claim: Claims): Answer {
   if (!isEntry(fromEntry)) return refuse(Status.badArgument, 5);
   if (state.kind(to) !== PageKind.user) return refuse(Status.wrongKind, 0);
   if (state.kind(from) !== PageKind.user) return refuse(Status.wrongKind, 3);
-  const write = checkPage(state, caller, toSlot, to, toEntry, WRITE);
+  const write = checkPage(state, capOf(state, caller, toSlot), to, toEntry, WRITE);
   if (write !== Status.ok) return refuse(write, write === Status.absent ? 2 : 1);
-  const read = checkPage(state, caller, fromSlot, from, fromEntry, READ);
+  const read = checkPage(state, capOf(state, caller, fromSlot), from, fromEntry, READ);
   if (read !== Status.ok) return refuse(read, read === Status.absent ? 5 : 4);
 
   state.machine.copyPage(to, from);

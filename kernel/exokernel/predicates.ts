@@ -10,7 +10,7 @@
 import { PAGE_BYTES, PAGE_WORDS } from '../../machine/units.ts';
 import { Env, Operator, PageKind, READ, Status, Term } from '../abi.ts';
 import { type Answer, ok, refuse } from './answer.ts';
-import { checkPage } from './capabilities.ts';
+import { capOf, checkPage } from './capabilities.ts';
 import { LISTED_PAGE } from './bindings.ts';
 import { isEntry, isWord, pageNamed, Private, type State } from './state.ts';
 
@@ -88,7 +88,7 @@ function checkTerm(state: State, env: number, where: number, what: number): Answ
   const kind = state.kind(page);
   if (kind === PageKind.published) return ok(page);
   if (kind !== PageKind.user) return refuse(Status.wrongKind, ARGUMENT);
-  const may = checkPage(state, env, (what >>> 20) & 0xf, page, entry, READ);
+  const may = checkPage(state, capOf(state, env, (what >>> 20) & 0xf), page, entry, READ);
   return may === Status.ok ? ok(page) : refuse(may, ARGUMENT);
 }
 

@@ -335,7 +335,7 @@ export function dispatch(state: State): Context | null {
   for (;;) {
     let next = cpu.get(0, Cpu.current);
     let begins = false;
-    if (next === 0 || state.stateOf(next) !== EnvState.ready) {
+    if (next === 0) {
       const owner = cpu.get(0, Cpu.owner);
       next = owner === 0 ? 0 : runnerFor(state, owner);
       if (next === 0) {
@@ -444,10 +444,7 @@ function enter(state: State, env: number): boolean {
     cpu.put(0, Cpu.told, 0);
   }
   const saved = secret.get(env, Private.saved);
-  if (saved > 0) {
-    machine.contexts.restore(env, at, saved);
-    secret.put(env, Private.saved, 0);
-  }
+  if (saved > 0) machine.contexts.restore(env, at, saved);
   return installed === env || pushPending(state, env);
 }
 

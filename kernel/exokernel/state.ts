@@ -69,21 +69,21 @@ export const CAP_PIN = 1 << 16;
 export const Private = {
   caps: 0, // CAP_SLOTS × CAP_WORDS
   registers: 64, // 32 words
-  saved: 96, // how many of them stand there
+  saved: 96, // how many of them stand there; from here to offerTo 0 of a new environment
   upcallEntry: 97, // per kind, entry + 1
-  upcallFrame: 102, // per kind, user address
-  windowTable: 107, // 0: none
-  windowIndex: 108,
-  windowSlot: 109,
-  queueHead: 110, // callers that wait for this environment, index, 0 if none
-  queueTail: 111,
-  queueNext: 112,
-  queuePrevious: 113,
-  message: 114, // 4 words of a queued call
-  coalesced: 118, // upcalls that were not pushed because one was outstanding
-  pending: 119, // upcalls to be pushed when it runs next, a bit per kind
-  offerTo: 120, // environment id that a capability is offered to, 0 if none
-  offer: 121, // name a, name b, rights
+  windowTable: 102, // 0: none
+  queueHead: 103, // callers that wait for this environment, index, 0 if none
+  queueTail: 104,
+  queuePrevious: 105,
+  pending: 106, // upcalls to be pushed when it runs next, a bit per kind
+  coalesced: 107, // upcalls that were not pushed because one was outstanding
+  offerTo: 108, // environment id that a capability is offered to, 0 if none
+  offer: 109, // name a, name b, rights
+  upcallFrame: 112, // per kind, user address
+  windowIndex: 117,
+  windowSlot: 118,
+  queueNext: 119,
+  message: 120, // 4 words of a queued call
   predicate: 124, // PREDICATE_TERMS × Term.words, of a sleeper
   words: 124 + PREDICATE_TERMS * Term.words,
 } as const;
@@ -193,10 +193,11 @@ export class State {
     return (this.pageWord.get(table, 0) & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT;
   }
 
-  /** Both at once, for what is read often. */
-  pageOf(page: number): { readonly kind: number; readonly env: number } {
+  /** All at once, for what is read often. */
+  pageOf(page: number): { readonly kind: number; readonly account: number; readonly env: number } {
     const word = this.pageWord.get(page, 0);
-    return { kind: word & 0xff, env: (word & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT };
+    const account = (word >>> PAGE_ACCOUNT_SHIFT) & 0xff;
+    return { kind: word & 0xff, account, env: (word & ~PAGE_KEPT) >>> PAGE_ENV_SHIFT };
   }
 
   setPage(page: number, kind: number, account: number, env: number): void {

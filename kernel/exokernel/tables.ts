@@ -4,15 +4,18 @@
  *
  * Nelson et al., "Hyperkernel", SOSP 2017, section 4.
  */
-import { ACCESS_ENTRIES, Env, PageKind, Status } from '../abi.ts';
+import { GRANT, PageKind, Status } from '../abi.ts';
 import { writeDirectMap } from '../supervisor.ts';
 import { ENTRIES, pte, PTE_V } from '../../machine/sv39.ts';
 import { covers, isWanted } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { breakViews } from './bindings.ts';
-import { checkEnv, checkOwned, isTaken } from './capabilities.ts';
+import { capOf, checkEnv, checkPage, guardOf, isTaken, type Words } from './capabilities.ts';
 import { isIdle } from './pages.ts';
 import { isIndex, isSlot, pageNamed, PageRecord, type State } from './state.ts';
+
+/** Of tableCreate: the pages that it takes. */
+const ARGUMENTS = [2, 4, 5];
 
 /**
  * tableCreate(parent, index, page, slot, ledger 0, ledger 1, env slot): makes user page `page` a
@@ -45,25 +48,25 @@ export function tableCreate(state: State, caller: number, claim: Claims): Answer
   const top = above === PageKind.root;
   // The upper half of a root is the kernel's.
   if (!isIndex(index) || (top && index >= ENTRIES / 2)) return refuse(Status.badArgument, 1);
-  const owned = spendable(state, caller, page, slot, 2, 3);
-  if (owned.status !== Status.ok) return owned;
-  if (!top) {
-    const first = spendable(state, caller, ledger0, slot, 4, 3);
-    if (first.status !== Status.ok) return first;
-    const second = spendable(state, caller, ledger1, slot, 5, 3);
-    if (second.status !== Status.ok) return second;
-    if (ledger0 === ledger1 || ledger0 === page) return refuse(Status.badArgument, 4);
-    if (ledger1 === page) return refuse(Status.badArgument, 5);
+  const cap = capOf(state, caller, slot);
+  const pages = [page, ...(top ? [] : [ledger0, ledger1])];
+  const accounts: number[] = [];
+  for (const [n, one] of pages.entries()) {
+    const fit = spendable(state, cap, one, slot, ARGUMENTS[n] ?? 0, 3);
+    if (fit.status !== Status.ok) return fit;
+    accounts.push(fit.value);
   }
+  if (!top && (ledger0 === ledger1 || ledger0 === page)) return refuse(Status.badArgument, 4);
+  if (!top && ledger1 === page) return refuse(Status.badArgument, 5);
   if (!isSlot(envSlot)) return refuse(Status.badArgument, 6);
   const env = state.envOf(parent);
   const may = checkEnv(state, caller, envSlot, env);
   if (may !== Status.ok) return refuse(may, 6);
-  const a = state.env.get(env, Env.nameA);
-  const b = state.env.get(env, Env.nameB);
-  if (!paidFor(state, page, a, b)) return refuse(Status.notPermitted, 2);
-  if (!top && !paidFor(state, ledger0, a, b)) return refuse(Status.notPermitted, 4);
-  if (!top && !paidFor(state, ledger1, a, b)) return refuse(Status.notPermitted, 5);
+  // A table is taken back through its environment: who allotted a page must have authority there.
+  const guard = guardOf(state, env);
+  for (const [n, account] of accounts.entries()) {
+    if (!covers(state, account, guard)) return refuse(Status.notPermitted, ARGUMENTS[n] ?? 0);
+  }
   const { machine } = state;
   if (((machine.readPtes(parent, index, 1)[0] ?? 0) & PTE_V) !== 0) {
     return refuse(Status.occupied, 1);
@@ -73,8 +76,6 @@ export function tableCreate(state: State, caller: number, claim: Claims): Answer
     state.page.get(parent, PageRecord.base) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
   machine.zeroPage(page);
   state.retype(page, top ? PageKind.middle : PageKind.leaf, env);
-  state.page.put(page, PageRecord.leaves, 0);
-  state.page.put(page, PageRecord.views, 0);
   state.page.put(page, PageRecord.parent, parent);
   state.page.put(page, PageRecord.parentIndex, index);
   state.page.put(page, PageRecord.base, base);
@@ -90,31 +91,28 @@ export function tableCreate(state: State, caller: number, claim: Claims): Answer
   return ok();
 }
 
-/** A user page that the caller answers for and nobody uses: fit to become a table. */
-function spendable(
+/**
+ * A user page that the caller answers for by `cap`, its `slot`, and nobody uses: fit to become a
+ * table. The value is the account that pays for it.
+ */
+export function spendable(
   state: State,
-  caller: number,
+  cap: Words,
   page: number,
   slot: number,
   argument: number,
   slotArgument: number,
 ): Answer {
   if (page < 0) return refuse(Status.badArgument, argument);
-  if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, argument);
-  const owned = checkOwned(state, caller, page, slot);
-  if (owned.status !== Status.ok) return refuse(owned.status, slotArgument);
+  const { kind, account } = state.pageOf(page);
+  if (kind !== PageKind.user) return refuse(Status.wrongKind, argument);
+  if (!isSlot(slot)) return refuse(Status.badArgument, slotArgument);
+  const may = checkPage(state, cap, page, 0, GRANT);
+  if (may !== Status.ok) return refuse(may, slotArgument);
   // Tables are not taken by force: what a revocation waits for stays what it is.
-  const free = isIdle(state, page) && !isShared(state, page) && !isWanted(state, page);
-  return free ? ok() : refuse(Status.busy, argument);
+  const free = isIdle(state, page) && !isShared(state, page) && !isWanted(state, account, page);
+  return free ? ok(account) : refuse(Status.busy, argument);
 }
-
-/**
- * Whether the superiors of the account that pays for `page` have authority over an environment with
- * guard `a`, `b`. A table can be taken back through its environment only: a page that became a
- * stranger's table would be lost to whoever allotted it.
- */
-export const paidFor = (state: State, page: number, a: number, b: number): boolean =>
-  covers(state, state.accountOf(page), a, b);
 
 const isShared = (state: State, page: number): boolean =>
   [1, 2, 3].some((entry) => isTaken(state, page, entry));
@@ -124,13 +122,8 @@ export function makeRoot(state: State, page: number, env: number): void {
   state.machine.zeroPage(page);
   writeDirectMap(state.machine, page);
   state.retype(page, PageKind.root, env);
-  state.page.put(page, PageRecord.leaves, 0);
-  state.page.put(page, PageRecord.views, 0);
   state.page.put(page, PageRecord.base, 0);
 }
-
-/** Whether a page may become a root: see spendable. */
-export const checkRoot = spendable;
 
 /** A table page is a user page again. Its ledger pages too. */
 export function unmakeTable(state: State, table: number, leaf: boolean): void {
@@ -140,9 +133,9 @@ export function unmakeTable(state: State, table: number, leaf: boolean): void {
       state.retype(ledger, PageKind.user, 0);
     }
   }
-  for (let entry = 1; entry < ACCESS_ENTRIES; entry++) {
-    for (let word = 0; word < 4; word++) state.page.put(table, state.access(entry, word), 0);
-  }
+  // Where it hung stands in access entry 1, which is empty again: its rights and its list.
+  state.page.put(table, state.access(1, 2), 0);
+  state.page.put(table, state.access(1, 3), 0);
   state.retype(table, PageKind.user, 0);
 }
 

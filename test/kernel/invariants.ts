@@ -462,7 +462,9 @@ function chainProblem(raw: Raw, head: number, wanted: ReadonlySet<number>): stri
     seen.add(at);
     if (!wanted.has(at)) return `leaf ${at} does not belong`;
     const { next, previous } = ledgerRecord(raw, at >>> 9, at & 511);
-    if (previous !== before) return `leaf ${at} says ${previous} comes before it, not ${before}`;
+    // Who is first is named by the entry, and has no previous one.
+    if (before !== 0 && previous !== before)
+      return `leaf ${at} says ${previous} comes before it, not ${before}`;
     before = at;
     at = next;
   }
