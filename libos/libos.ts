@@ -81,6 +81,14 @@ export abstract class LibOS {
     yield* this.#catch(Upcall.repossessed);
   }
 
+  /**
+   * Takes note of an upcall of this kind: the next may come, though the handler has not returned.
+   * For a handler that switches threads, and so may return much later.
+   */
+  *acknowledge(kind: number): Op<void> {
+    yield* this.port.store(maskOf(kind), 0);
+  }
+
   *#catch(kind: number): Op<void> {
     yield* this.port.store(maskOf(kind), 0);
     yield* this.sys.upcallSet(kind, entryOf(kind), maskOf(kind));
@@ -149,7 +157,7 @@ export abstract class LibOS {
     const masked = (kind: number, handler: (...args: number[]) => Op<void>): Entry =>
       function* (...args): Op<void> {
         yield* saved(FAULT_FRAMES + kind, () => handler(...args));
-        yield* port.store(maskOf(kind), 0);
+        yield* libos.acknowledge(kind);
       };
     return [
       started((...args) => this.main(...args)),
