@@ -56,6 +56,8 @@ export interface Wiring {
   readonly tenants: readonly number[];
   /** what tenants run: the n-th tenant, from 1, the n-th image, and round again */
   readonly images: readonly Image[];
+  /** images that no tenant begins with, numbered behind those: it can start environments of them */
+  readonly others?: readonly Image[];
   /** what else the exokernel is to know of a tenant, by number */
   readonly tenant?: (number: number) => Partial<Tenant>;
   readonly medium: Medium;
@@ -81,9 +83,10 @@ export const diskFor = (tenants: number, blocks: number): number => tenants * bl
 
 /** A machine in the given mode, booted as far as its supervisor. */
 export function build(wiring: Wiring): Built {
-  const { mode, tenants, images, medium, profile, parameters, output, storm } = wiring;
+  const { mode, tenants, medium, profile, parameters, output, storm } = wiring;
+  const images = [...wiring.images, ...(wiring.others ?? [])];
   const { quota, blocks, sliceCycles, backing, secondStage, walkCaches, seed } = parameters;
-  const imageOf = (number: number): number => (number - 1) % images.length;
+  const imageOf = (number: number): number => (number - 1) % wiring.images.length;
   const tenant = (number: number, n: number): Tenant => ({
     image: imageOf(number),
     quota,

@@ -1,103 +1,193 @@
 /**
  * A block cache: frames of one block in the library's own memory, found by a hash, replaced by the
- * clock rule, written back when replaced or on sync. What it knows lies in simulated memory and is
- * touched word by word; only the numbers that say where are its own.
+ * policy that it is given (replacement.ts), written back when replaced or on sync. What it knows
+ * lies in simulated memory and is touched word by word; only numbers that say where are its own.
  *
- *     frame record (4 words):  block + 1 | flags | next in the hash chain | physical page
+ *     frame record (4 words):  block + 1 | flags | next of its hash, or free | physical page
  *
  * It promises: `get` returns the address at which the block stands until the next call; a block
- * marked dirty is on the disk after `sync`, durably, in spite of replacement.
+ * marked dirty is on the disk after `sync`, durably, in spite of replacement; what `release`
+ * takes away holds nothing that the disk does not have, and is not used until it is given back.
  */
-import { DISK_BLOCKS_MAX, DISK_FLUSH, DISK_WRITE, Status } from '../../kernel/abi.ts';
+import { DISK_BLOCKS_MAX, DISK_FLUSH, DISK_WRITE } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
+import { CLOCK, type Policy, type Replacement } from './replacement.ts';
+import { type DiskPlace, Transfers } from './transfers.ts';
 
 const PAGE = 4096;
 const Frame = { block: 0, flags: 1, next: 2, page: 3, words: 4 } as const;
 const DIRTY = 1;
-const REFERENCED = 2;
+const NO_PAGE = 0; // the first page of every machine is a kernel's
 
-export interface CacheSpec {
+export interface CacheSpec extends DiskPlace {
   readonly frames: number;
   /** address of the first frame's data; frame n is PAGE bytes at data + n × PAGE */
   readonly data: number;
-  /** zero-filled memory for tablesBytes(frames) bytes */
+  /** zero-filled memory for tablesBytes(frames, policy, blocks) bytes */
   readonly tables: number;
-  readonly extent: number;
-  readonly extentSlot: number;
-  readonly pageSlot: number;
   /** blocks of the extent: nothing beyond is asked for */
   readonly blocks: number;
-  /** addresses of our own diskDone, diskFailed and event counts in the exposed table */
-  readonly done: number;
-  readonly failed: number;
-  readonly events: number;
+  /** default: clock */
+  readonly policy?: Policy;
+  /**
+   * zero-filled memory, a word per block: at which eviction it went. With it refaults are counted:
+   * misses of what was here before.
+   */
+  readonly shadow?: number;
+}
+
+/** Blocks found here, read, read again although they were here once, and sent away: its words. */
+const Count = { hits: 0, misses: 1, refaults: 2, evictions: 3, words: 4 } as const;
+export interface CacheCounts {
+  readonly hits: number;
+  readonly misses: number;
+  readonly refaults: number;
+  readonly evictions: number;
 }
 
 const buckets = (frames: number): number => 2 ** Math.ceil(Math.log2(frames * 2));
 
 /** Bytes of tables that a cache of `frames` frames needs. */
-export function tablesBytes(frames: number): number {
-  return (buckets(frames) + frames * Frame.words + DISK_BLOCKS_MAX + 4) * 4;
+export function tablesBytes(frames: number, policy: Policy = CLOCK, blocks = 0): number {
+  const own = buckets(frames) + frames * Frame.words + DISK_BLOCKS_MAX + 1 + Count.words;
+  return own * 4 + policy.bytes(frames, blocks);
 }
 
 export class BlockCache {
   readonly #port: UserPort;
-  readonly #sys: Syscalls;
+  readonly #transfers: Transfers;
   readonly #spec: CacheSpec;
+  readonly #policy: Replacement;
   readonly #buckets: number;
   readonly #records: number; // address
   readonly #list: number; // address of a disk request's list
-  readonly #hand: number; // address of the clock's hand
+  readonly #free: number; // address: frame + 1, of those that hold nothing
+  readonly #counts: number; // address
 
   constructor(sys: Syscalls, spec: CacheSpec) {
     this.#port = sys.port;
-    this.#sys = sys;
+    this.#transfers = new Transfers(sys, spec);
     this.#spec = spec;
     this.#buckets = buckets(spec.frames);
     this.#records = spec.tables + this.#buckets * 4;
     this.#list = this.#records + spec.frames * Frame.words * 4;
-    this.#hand = this.#list + DISK_BLOCKS_MAX * 4;
+    this.#free = this.#list + DISK_BLOCKS_MAX * 4;
+    this.#counts = this.#free + 4;
+    const { policy = CLOCK, frames, blocks } = spec;
+    this.#policy = policy.make(sys.port, this.#counts + Count.words * 4, frames, blocks);
   }
 
-  /** Says which physical page stands behind frame `n`: once for each, before use. */
-  setPage(n: number, page: number): Op<number> {
-    return this.#port.store(this.#word(n, Frame.page), page);
+  /** Gives it frame `n`, behind which stands this physical page: each before its first use. */
+  *setPage(n: number, page: number): Op<void> {
+    yield* this.#port.store(this.#word(n, Frame.page), page);
+    yield* this.#putFree(n);
+  }
+
+  /**
+   * Takes a frame away from it, the one that it needs least of those whose page `may` be given: the
+   * frame's number and page, or null if there is none that is clean or can be written.
+   */
+  *release(may: (page: number) => boolean): Op<{ frame: number; page: number } | null> {
+    const rejected: number[] = [];
+    for (;;) {
+      let frame = yield* this.#takeFree();
+      const free = frame >= 0;
+      if (!free) frame = yield* this.#policy.victim(rejected);
+      if (frame < 0) break;
+      const page = yield* this.#port.load(this.#word(frame, Frame.page));
+      if (may(page) && (free || (yield* this.#vacate(frame, true)))) {
+        yield* this.#port.store(this.#word(frame, Frame.page), NO_PAGE);
+        for (const back of rejected) if (yield* this.#isEmpty(back)) yield* this.#putFree(back);
+        return { frame, page };
+      }
+      rejected.push(frame);
+    }
+    for (const back of rejected) if (yield* this.#isEmpty(back)) yield* this.#putFree(back);
+    return null;
+  }
+
+  /**
+   * Drops every frame whose page is not `ours` any more: it was taken by force, with what was in
+   * it. Which frames those were.
+   */
+  *lose(ours: (page: number) => Op<boolean>): Op<number[]> {
+    const lost: number[] = [];
+    for (let frame = 0; frame < this.#spec.frames; frame++) {
+      const page = yield* this.#port.load(this.#word(frame, Frame.page));
+      if (page === NO_PAGE || (yield* ours(page))) continue;
+      if (yield* this.#isEmpty(frame)) yield* this.#dropFree(frame);
+      else {
+        yield* this.#clean(frame);
+        yield* this.#vacate(frame, false);
+      }
+      yield* this.#port.store(this.#word(frame, Frame.page), NO_PAGE);
+      lost.push(frame);
+    }
+    return lost;
+  }
+
+  /** Blocks `first` and on stand for something else now: what is here of them is forgotten. */
+  *forget(first: number, count: number): Op<void> {
+    for (let block = first; block < first + count; block++) {
+      const frame = yield* this.#find(block);
+      if (frame < 0) continue;
+      yield* this.#clean(frame);
+      yield* this.#vacate(frame, false);
+      yield* this.#putFree(frame);
+      if (this.#spec.shadow !== undefined) yield* this.#port.store(this.#shadow(block), 0);
+    }
+  }
+
+  *counts(): Op<CacheCounts> {
+    const read = (n: number): Op<number> => this.#port.load(this.#counts + n * 4);
+    return {
+      hits: yield* read(Count.hits),
+      misses: yield* read(Count.misses),
+      refaults: yield* read(Count.refaults),
+      evictions: yield* read(Count.evictions),
+    };
   }
 
   /**
    * Address of `block`, read from the disk if need be, with as many as `ahead` blocks that follow
-   * it if they are not here either; or -1 after a disk error.
+   * it if they are not here either; or -1 after a disk error. `once`: it will not be asked for
+   * again soon, and finding it here is no reason to keep it.
    */
-  *get(block: number, ahead = 0): Op<number> {
+  *get(block: number, ahead = 0, once = false): Op<number> {
     const found = yield* this.#find(block);
-    if (found >= 0) return yield* this.#touch(found);
+    if (found >= 0) {
+      yield* this.#add(Count.hits);
+      return once ? this.#address(found) : yield* this.#touch(found);
+    }
     let count = 1;
     const most = Math.min(ahead + 1, DISK_BLOCKS_MAX, this.#spec.blocks - block);
     while (count < most && (yield* this.#find(block + count)) < 0) count++;
     const frames: number[] = [];
     for (let n = 0; n < count; n++) {
-      const frame: number = yield* this.#claim(block + n, frames);
+      const frame: number = yield* this.#claim(block + n, frames, once || n > 0);
       if (frame < 0) break;
       frames.push(frame);
+      yield* this.#missed(block + n);
     }
     const [first] = frames;
     if (first === undefined) return -1;
     if (!(yield* this.#transfer(block, frames, 0))) {
       // Whichever it was that failed, only the first was asked for.
-      for (const frame of frames.slice(1)) yield* this.#forget(frame);
+      for (const frame of frames.slice(1)) yield* this.#drop(frame);
       if (frames.length === 1 || !(yield* this.#transfer(block, [first], 0))) {
-        yield* this.#forget(first);
+        yield* this.#drop(first);
         return -1;
       }
     }
-    return yield* this.#touch(first);
+    return this.#address(first);
   }
 
   /** Address of `block` without reading it: all of it is about to be written. -1 on an error. */
   *fresh(block: number): Op<number> {
     const found = yield* this.#find(block);
-    const frame = found >= 0 ? found : yield* this.#claim(block, []);
-    return frame < 0 ? -1 : yield* this.#touch(frame);
+    if (found >= 0) return yield* this.#touch(found);
+    const frame = yield* this.#claim(block, [], false);
+    return frame < 0 ? -1 : this.#address(frame);
   }
 
   /** The block that stands at `address` differs from the disk. */
@@ -131,7 +221,7 @@ export class BlockCache {
       }
       if (!(yield* this.#writeRun(first, run))) failed = true;
     }
-    return (yield* this.#request(0, 0, DISK_FLUSH)) && !failed;
+    return (yield* this.#transfers.move(0, 0, this.#list, DISK_FLUSH)) && !failed;
   }
 
   #word(frame: number, word: number): number {
@@ -142,11 +232,55 @@ export class BlockCache {
     return this.#spec.tables + (block & (this.#buckets - 1)) * 4;
   }
 
-  *#touch(frame: number): Op<number> {
-    const at = this.#word(frame, Frame.flags);
-    const flags = yield* this.#port.load(at);
-    if ((flags & REFERENCED) === 0) yield* this.#port.store(at, flags | REFERENCED);
+  #address(frame: number): number {
     return this.#spec.data + frame * PAGE;
+  }
+
+  #shadow(block: number): number {
+    return (this.#spec.shadow ?? 0) + block * 4;
+  }
+
+  *#add(count: number): Op<number> {
+    const at = this.#counts + count * 4;
+    const value = (yield* this.#port.load(at)) + 1;
+    yield* this.#port.store(at, value);
+    return value;
+  }
+
+  *#dropFree(frame: number): Op<void> {
+    let link = this.#free;
+    for (let here = yield* this.#port.load(link); here !== frame + 1;) {
+      link = this.#word(here - 1, Frame.next);
+      here = yield* this.#port.load(link);
+    }
+    yield* this.#port.store(link, yield* this.#port.load(this.#word(frame, Frame.next)));
+  }
+
+  *#missed(block: number): Op<void> {
+    yield* this.#add(Count.misses);
+    if (this.#spec.shadow === undefined) return;
+    if ((yield* this.#port.load(this.#shadow(block))) !== 0) yield* this.#add(Count.refaults);
+  }
+
+  *#touch(frame: number): Op<number> {
+    yield* this.#policy.touched(frame);
+    return this.#address(frame);
+  }
+
+  *#isEmpty(frame: number): Op<boolean> {
+    return (yield* this.#port.load(this.#word(frame, Frame.block))) === 0;
+  }
+
+  *#putFree(frame: number): Op<void> {
+    yield* this.#port.store(this.#word(frame, Frame.next), yield* this.#port.load(this.#free));
+    yield* this.#port.store(this.#free, frame + 1);
+  }
+
+  *#takeFree(): Op<number> {
+    const frame = (yield* this.#port.load(this.#free)) - 1;
+    if (frame < 0) return -1;
+    yield* this.#port.store(this.#free, yield* this.#port.load(this.#word(frame, Frame.next)));
+    return frame;
   }
 
   *#clean(frame: number): Op<void> {
@@ -164,30 +298,38 @@ export class BlockCache {
     return -1;
   }
 
-  /** Empties a frame by the clock rule and files it under `block`; -1 after a disk error. */
-  *#claim(block: number, spare: readonly number[]): Op<number> {
-    for (let tries = 0; tries < this.#spec.frames * 3; tries++) {
-      const hand = yield* this.#port.load(this.#hand);
-      yield* this.#port.store(this.#hand, (hand + 1) % this.#spec.frames);
-      if (spare.includes(hand)) continue;
-      const at = this.#word(hand, Frame.flags);
-      const flags = yield* this.#port.load(at);
-      if ((flags & REFERENCED) !== 0) {
-        yield* this.#port.store(at, flags & ~REFERENCED);
-        continue;
-      }
-      const old = (yield* this.#port.load(this.#word(hand, Frame.block))) - 1;
+  /** An empty frame, filed under `block`; -1 after a disk error, or if there is none to take. */
+  *#claim(block: number, spare: readonly number[], once: boolean): Op<number> {
+    const excluded = [...spare];
+    let frame = yield* this.#takeFree();
+    while (frame < 0) {
+      const victim: number = yield* this.#policy.victim(excluded);
+      if (victim < 0) return -1;
       // What cannot be written stays: the others go on with the frames that are left.
-      if ((flags & DIRTY) !== 0 && !(yield* this.#writeBack(hand, old))) continue;
-      if (old >= 0) yield* this.#unfile(hand, old);
-      const bucket = this.#bucket(block);
-      yield* this.#port.store(this.#word(hand, Frame.next), yield* this.#port.load(bucket));
-      yield* this.#port.store(bucket, hand + 1);
-      yield* this.#port.store(this.#word(hand, Frame.block), block + 1);
-      yield* this.#port.store(at, 0);
-      return hand;
+      if (yield* this.#vacate(victim, true)) frame = victim;
+      else excluded.push(victim);
     }
-    return -1;
+    const bucket = this.#bucket(block);
+    yield* this.#port.store(this.#word(frame, Frame.next), yield* this.#port.load(bucket));
+    yield* this.#port.store(bucket, frame + 1);
+    yield* this.#port.store(this.#word(frame, Frame.block), block + 1);
+    yield* this.#policy.filled(frame, block, once);
+    return frame;
+  }
+
+  /** Empties a frame, writing back first what is dirty. False: that failed, and it stays. */
+  *#vacate(frame: number, evicted: boolean): Op<boolean> {
+    const old = (yield* this.#port.load(this.#word(frame, Frame.block))) - 1;
+    const flags = yield* this.#port.load(this.#word(frame, Frame.flags));
+    if ((flags & DIRTY) !== 0 && !(yield* this.#writeBack(frame, old))) return false;
+    yield* this.#unfile(frame, old);
+    yield* this.#port.store(this.#word(frame, Frame.block), 0);
+    yield* this.#policy.emptied(frame, old, evicted);
+    if (evicted) {
+      const eviction = yield* this.#add(Count.evictions);
+      if (this.#spec.shadow !== undefined) yield* this.#port.store(this.#shadow(old), eviction);
+    }
+    return true;
   }
 
   /** Writes a dirty frame, and the dirty neighbours that follow it on the disk, if they let it. */
@@ -217,10 +359,10 @@ export class BlockCache {
     return !failed;
   }
 
-  *#forget(frame: number): Op<void> {
-    const block = (yield* this.#port.load(this.#word(frame, Frame.block))) - 1;
-    yield* this.#unfile(frame, block);
-    yield* this.#port.store(this.#word(frame, Frame.block), 0);
+  /** What was to be read into the frame could not be. */
+  *#drop(frame: number): Op<void> {
+    yield* this.#vacate(frame, false);
+    yield* this.#putFree(frame);
   }
 
   *#unfile(frame: number, block: number): Op<void> {
@@ -242,35 +384,6 @@ export class BlockCache {
       const page = yield* this.#port.load(this.#word(frames[n] ?? 0, Frame.page));
       yield* this.#port.store(this.#list + n * 4, page);
     }
-    return yield* this.#request(block, frames.length, flags);
-  }
-
-  /** Queues one request and waits until it is complete. False if the disk failed it. */
-  *#request(block: number, count: number, flags: number): Op<boolean> {
-    const { extent, extentSlot, pageSlot, done, failed, events } = this.#spec;
-    const before = yield* this.#port.load(failed);
-    let ticket = 0;
-    for (;;) {
-      const seen = yield* this.#port.load(events);
-      const { status, value } = yield* this.#sys.diskRequest(
-        extent,
-        extentSlot,
-        block,
-        count,
-        this.#list,
-        pageSlot,
-        flags,
-      );
-      ticket = value;
-      if (status === Status.ok) break;
-      if (status !== Status.full) return false;
-      yield* this.#sys.sleep(seen); // somebody's completion makes room
-    }
-    for (;;) {
-      const seen = yield* this.#port.load(events);
-      if ((yield* this.#port.load(done)) - ticket >= 0) break;
-      yield* this.#sys.sleep(seen);
-    }
-    return (yield* this.#port.load(failed)) === before;
+    return yield* this.#transfers.move(block, frames.length, this.#list, flags);
   }
 }
