@@ -44,6 +44,7 @@ import {
   Cause,
   type Context,
   type Machine,
+  REGISTERS_CALL,
   type Supervisor,
   type Table,
   type Tenant,
@@ -75,6 +76,8 @@ export const NAME_B = packName([2]);
 
 const STATUS_REGISTER = 9; // of a context's register file: the kernel's answer
 const RESULTS = 5; // message registers after the value
+/** References of a kernel entry by a call: who runs, its registers, how many they are. */
+const ENTRY = 2 + REGISTERS_CALL;
 const CHUNK = 200; // cycles between two looks of the test at its machine
 const PATIENCE = 4_000; // chunks
 
@@ -166,6 +169,8 @@ export interface Seen {
   /** null: the answer comes later */
   readonly status: number | null;
   readonly value: number;
+  /** of the kernel, from the trap until the call was performed; entering and leaving aside */
+  readonly references: number;
 }
 
 export class Rig {
@@ -180,7 +185,7 @@ export class Rig {
   readonly refusals = new Map<number, number>(); // status: how often
   readonly #lanes = new Map<number, Lane>(); // by environment id
   readonly #before: Uint8Array;
-  #entered: { caller: number; number: number; args: number[] } | null = null;
+  #entered: { caller: number; number: number; args: number[]; references: number } | null = null;
   /** environment id that idle programs give the CPU to */
   #wanted = 0;
 
@@ -433,8 +438,12 @@ export class Rig {
     const caller = this.raw.cpu(Cpu.current);
     const { contexts, memory } = this.machine;
     const args = Array.from({ length: 8 }, (_, n) => contexts.argument(caller, n + 1));
-    this.#entered = { caller, number: contexts.argument(caller, 0), args };
+    this.#entered = { caller, number: contexts.argument(caller, 0), args, references: 0 };
     this.#before.set(memory.u8);
+  }
+
+  performed(references: number): void {
+    if (this.#entered !== null) this.#entered.references = references;
   }
 
   exit(): void {
@@ -515,7 +524,10 @@ class Probe implements Supervisor {
   trap(trap: Trap): void {
     this.#rig.noteHash();
     this.#rig.enter(trap);
+    const { machine } = this.#rig;
+    const before = machine.references();
     this.#rig.kernel.trap(trap);
+    this.#rig.performed(machine.references() - before - ENTRY);
   }
 }
 

@@ -11,12 +11,18 @@ import {
   Env,
   ENV_INDEX_BITS,
   EnvState,
+  Extent,
+  EXTENT_BITS,
   Info,
+  MAP_READ,
   type Name,
   packName,
+  Page,
   PageKind,
   Start,
   Status,
+  TAG_BITS,
+  tagOf,
 } from '../../kernel/abi.ts';
 import { image, type Op, type UserPort } from '../../libos/libos.ts';
 import type { Entry } from '../../machine/user-port.ts';
@@ -143,7 +149,7 @@ describe.each(BOARDS)('on the %s', (on) => {
     expect(cycles(batched)).toBeLessThan(cycles(single));
   });
 
-  // ---- ppstates, its first half -----------------------------------------------------------------
+  // ---- ppstates ---------------------------------------------------------------------------------
 
   class PpStates extends Jos {
     #spare = 0;
@@ -206,7 +212,53 @@ describe.each(BOARDS)('on the %s', (on) => {
     ]);
   });
 
-  // ---- externalalloc and micropart, as far as allocation goes -----------------------------------
+  test('ppstates: limits of readers and writers give the share error, and are exposed', () => {
+    class Limits extends Jos {
+      override *umain(): Op<void> {
+        const { sys } = this;
+        const page = yield* this.take();
+        const say = (got: { status: number; value: number }): Op<void> =>
+          this.print(`${told(got)}\n`);
+        const map = (index: number, flags: number): Op<{ status: number; value: number }> =>
+          sys.pageMap(this.leaf, index, page, COMMON, 0, flags, OWN);
+        // The record of the page, by the table that everybody can map.
+        const word = (page * Page.words) % (PAGE / 4);
+        const first = Math.floor((page * Page.words) / (PAGE / 4));
+        const records = (yield* this.info(Info.recordPage)) + first;
+        for (const n of [0, 1]) {
+          yield* sys.pageMap(this.leaf, 300 + n, records + n, OWN, 0, MAP_READ, OWN);
+        }
+        const shown = function* (this: Limits): Op<void> {
+          const leaves = yield* this.port.load(at(300) + (word + Page.leaves) * 4);
+          const writers = yield* this.port.load(at(300) + (word + Page.writers) * 4);
+          yield* this.print(`${leaves} ${writers}\n`);
+        }.bind(this);
+        yield* say(yield* sys.pageLimit(page, COMMON, 2, 1));
+        yield* say(yield* map(MEMORY, RW));
+        yield* say(yield* map(MEMORY + 1, RW)); // a second writer
+        yield* say(yield* map(MEMORY + 1, MAP_READ));
+        yield* shown();
+        yield* say(yield* map(MEMORY + 2, MAP_READ)); // a third reader
+        yield* say(yield* sys.pageProtect(this.leaf, MEMORY + 1, 1, RW, OWN));
+        yield* say(yield* sys.pageLimit(page, COMMON, 1, 1)); // fewer than there are
+        yield* say(yield* sys.pageUnmap(this.leaf, MEMORY, 1, OWN));
+        yield* say(yield* sys.pageProtect(this.leaf, MEMORY + 1, 1, RW, OWN));
+        yield* shown();
+        yield* say(yield* sys.pageLimit(page, COMMON, -1, -1));
+        yield* say(yield* map(MEMORY, RW));
+        yield* shown();
+      }
+    }
+    const board = play(on, { images: [image('limits', (port) => new Limits(port))] });
+    expect(lines(board.said(1))).toEqual([
+      ...['ok 0', 'ok 0', 'sharing 2', 'ok 0', '2 1'],
+      ...['sharing 2', 'sharing 3', 'busy 2', 'ok 1', 'ok 1', '1 1'],
+      ...['ok 0', 'ok 0', '2 2'],
+    ]);
+    expect(board.said(0)).toBe('');
+  });
+
+  // ---- externalalloc and micropart --------------------------------------------------------------
 
   /** A program with blocks: one transfer at a time, of one page. */
   abstract class Blocks extends Jos {
@@ -265,7 +317,70 @@ describe.each(BOARDS)('on the %s', (on) => {
     expect([1, 11, 13].map((block) => board.block(block))).toEqual([100, 104, 103]);
   });
 
-  test('micropart: refused before allocation, allowed after, and to nobody else', () => {
+  test('externalalloc: what is freed can be allocated again, and is not freed twice', () => {
+    class FreeAgain extends Blocks {
+      override *umain(): Op<void> {
+        const { sys } = this;
+        const page = yield* this.allocate(MEMORY);
+        const mine = packName([this.account]);
+        const say = (got: { status: number; value: number }): Op<void> =>
+          this.print(`${told(got)}\n`);
+        const free = (row: number): Op<{ status: number; value: number }> =>
+          sys.extentJoin(this.extent, OWN, row);
+        yield* say(yield* this.split(3, 4, mine));
+        yield* say(yield* this.split(4, 2, mine));
+        yield* say(yield* free(3)); // its neighbour stands between
+        yield* say(yield* free(4));
+        yield* say(yield* free(4)); // twice
+        yield* this.print(`${yield* this.move(4, 0, page, 0)}\n`);
+        yield* say(yield* free(3));
+        yield* say(yield* free(3));
+        yield* say(yield* free(this.extent)); // into itself
+        yield* say(yield* this.split(3, 4, mine)); // again
+        yield* this.port.store(at(MEMORY), 303);
+        yield* this.print(`${yield* this.move(3, 0, page, DISK_WRITE | DISK_FORCE)}\n`);
+      }
+    }
+    const board = play(on, { images: [image('externalalloc', (port) => new FreeAgain(port))] });
+    expect(lines(board.said(1))).toEqual([
+      ...['ok 12', 'ok 10', 'badArgument 2', `ok ${BLOCKS - 4}`, 'absent 2', 'absent 0'],
+      ...[`ok ${BLOCKS}`, 'absent 2', 'badArgument 2', 'ok 12', 'ok'],
+    ]);
+    expect([board.said(0), board.block(12)]).toEqual(['', 303]);
+  });
+
+  test('micropart: refused before allocation, allowed after, refused after deallocation', () => {
+    const NEW = 4;
+    class MicroPart extends Blocks {
+      override *umain(): Op<void> {
+        const page = yield* this.allocate(MEMORY);
+        const name = function* (this: MicroPart): Op<number> {
+          const table = yield* this.info(Info.extentPage);
+          yield* this.sys.pageMap(this.leaf, 300, table, OWN, 0, MAP_READ, OWN);
+          const row = at(300) + (NEW * Extent.words + Extent.generation) * 4;
+          return NEW | (tagOf(yield* this.port.load(row), TAG_BITS) << EXTENT_BITS);
+        };
+        yield* this.print(`${yield* this.move(NEW, 0, page, DISK_WRITE)}\n`);
+        yield* this.split(NEW, 2, packName([1, 7]));
+        const part = yield* name.call(this);
+        yield* this.print(`${yield* this.move(part, 0, page, DISK_WRITE)}\n`);
+        yield* this.print(`${told(yield* this.sys.extentJoin(this.extent, OWN, part))}\n`);
+        yield* this.print(`${yield* this.move(part, 0, page, DISK_WRITE)}\n`);
+        yield* this.print(`${yield* this.move(NEW, 0, page, DISK_WRITE)}\n`);
+        // Another in its row is not the one that was known by that name.
+        yield* this.split(NEW, 2, packName([1, 7]));
+        yield* this.print(`${yield* this.move(part, 0, page, DISK_WRITE)}\n`);
+        yield* this.print(`${yield* this.move(NEW, 0, page, DISK_WRITE)}\n`);
+      }
+    }
+    const board = play(on, { images: [image('micropart', (port) => new MicroPart(port))] });
+    expect(lines(board.said(1))).toEqual([
+      ...['absent 0', 'ok', `ok ${BLOCKS}`, 'badArgument 0', 'absent 0', 'badArgument 0', 'ok'],
+    ]);
+    expect(board.said(0)).toBe('');
+  });
+
+  test('micropart: a part is its holder’s, and nobody else’s', () => {
     const NEW = 4;
     class MicroPart extends Blocks {
       override *umain(): Op<void> {
