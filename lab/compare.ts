@@ -3,11 +3,10 @@
  * the host's own tools. Results come back in the order of the choice, whatever the order of work.
  */
 import { writeFileSync, renameSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
-import { Tinypool } from 'tinypool';
 import { cyclesOf, type CostProfile } from '../machine/costs.ts';
 import { type Outcome, type Result, title } from './experiment.ts';
 import type { Mode, Parameters } from './modes.ts';
+import { Hung, inWorkers, newHeart } from './pool.ts';
 import { defaultDirectory, expect, removeDirectory } from './verify.ts';
 import type { Tree } from './tree.ts';
 import type { Job } from './worker.ts';
@@ -40,69 +39,42 @@ export interface Compared {
 }
 
 export async function compare(spec: Comparison): Promise<Compared> {
-  const jobs = spec.workloads.flatMap((workload) =>
-    spec.modes.map((mode) => ({ workload, mode, heart: new Int32Array(new SharedArrayBuffer(4)) })),
-  );
-  const pool = new Tinypool({
-    filename: new URL('../bin/worker.js', import.meta.url).href,
-    minThreads: 1,
-    maxThreads: Math.min(spec.jobs || availableParallelism(), jobs.length),
-  });
-  const directory = spec.input ?? defaultDirectory(spec.typescript);
-  const running = new Map<object, { beat: number; since: number; what: string }>();
-  let bark: (error: Error) => void = () => undefined;
-  const barked = new Promise<never>((_, reject) => (bark = reject));
-  barked.catch(() => undefined);
-  const timer = setInterval(() => {
-    for (const [job, state] of running) {
-      const beat = (job as { heart: Int32Array }).heart[0] ?? 0;
-      if (beat !== state.beat) running.set(job, { ...state, beat, since: performance.now() });
-      else if (beat > 0 && performance.now() - state.since > spec.watchdog * 1000) {
-        bark(
-          new InternalFailure(
-            `${state.what}: no simulated access for ${spec.watchdog} s of host time; ` +
-              'a program loops without one (seed ' +
-              `${spec.seed}); put \`yield* port.work(n)\` into the loop`,
-          ),
-        );
-      }
-    }
-  }, 500);
+  const jobs = spec.workloads.flatMap((workload) => spec.modes.map((mode) => ({ workload, mode })));
+  const { profile, seed, parameters, input, typescript } = spec;
+  const messages = jobs.map(({ workload, mode }): Job => ({
+    what: 'workload',
+    workload: workload.name,
+    mode,
+    profile: profile.name,
+    seed,
+    parameters,
+    input,
+    typescript,
+    heart: newHeart(),
+  }));
+  const directory = input ?? defaultDirectory(typescript);
   let done = 0;
-  const start = async (job: (typeof jobs)[number]): Promise<Outcome> => {
-    const what = `${job.workload.name} ${job.mode}`;
-    running.set(job, { beat: 0, since: performance.now(), what });
-    const { profile, seed, parameters, input, typescript } = spec;
-    const message: Job = {
-      workload: job.workload.name,
-      mode: job.mode,
-      profile: profile.name,
-      seed,
-      parameters,
-      input,
-      typescript,
-      heart: job.heart,
-    };
-    try {
-      const outcome = (await pool.run(message)) as Outcome;
-      done++;
-      spec.progress(done, jobs.length, what);
-      return outcome;
-    } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
-      const name = title(job.workload.name, job.mode, seed);
-      throw new InternalFailure(text.startsWith(name) ? text : `${name}: ${text}`);
-    } finally {
-      running.delete(job);
+  const ended = (outcome: Outcome, n: number): Outcome => {
+    done++;
+    spec.progress(done, jobs.length, `${jobs[n]?.workload.name} ${jobs[n]?.mode}`);
+    return outcome;
+  };
+  const failed = (error: unknown, n: number): Outcome => {
+    const { workload, mode } = jobs[n] ?? {};
+    const text = error instanceof Error ? error.message : String(error);
+    if (error instanceof Hung) {
+      throw new InternalFailure(
+        `${workload?.name} ${mode}: ${text}; a program loops without one (seed ${seed}); put ` +
+          '`yield* port.work(n)` into the loop',
+      );
     }
+    const name = title(workload?.name ?? '', mode ?? 'bare', seed);
+    throw new InternalFailure(text.startsWith(name) ? text : `${name}: ${text}`);
   };
   try {
-    const outcomes = await Promise.race([Promise.all(jobs.map(start)), barked]);
-    return judge(jobs, outcomes, spec, directory);
+    return judge(jobs, await inWorkers(messages, spec, ended, failed), spec, directory);
   } finally {
-    clearInterval(timer);
-    if (spec.input === null) removeDirectory(directory);
-    await Promise.race([pool.destroy(), new Promise((resolve) => setTimeout(resolve, 500))]);
+    if (input === null) removeDirectory(directory);
   }
 }
 

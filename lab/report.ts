@@ -7,8 +7,10 @@ import type { Counts } from '../machine/counters.ts';
 import type { Result } from './experiment.ts';
 import { type Mode, MODE_TITLES, MODES } from './modes.ts';
 
-const COLUMNS: readonly (readonly [title: string, of: (result: Result) => string])[] = [
-  ['workload', ({ workload }) => workload],
+type Counted = Pick<Result, 'mode' | 'counts' | 'cycles'>;
+
+/** What every table of modes shows. */
+export const COUNTED: readonly (readonly [title: string, of: (result: Counted) => string])[] = [
   ['mode', ({ mode }) => mode],
   ['kernel calls', ({ counts }) => number(counts.kernelCalls)],
   ['upcalls', ({ counts }) => number(counts.upcalls)],
@@ -20,6 +22,11 @@ const COLUMNS: readonly (readonly [title: string, of: (result: Result) => string
   ['disk rd', ({ counts }) => number(counts.diskReads)],
   ['disk wr', ({ counts }) => number(counts.diskWrites)],
   ['cycles', ({ cycles }) => number(cycles)],
+];
+
+const COLUMNS: readonly (readonly [title: string, of: (result: Result) => string])[] = [
+  ['workload', ({ workload }) => workload],
+  ...COUNTED,
 ];
 
 export function table(results: readonly Result[]): string {

@@ -1,10 +1,15 @@
-/** One job of the pool: a workload in a mode. Each worker loads the tree itself and keeps it. */
+/** One job of the pool. Each worker loads what it needs itself and keeps it. */
+import { threadId } from 'node:worker_threads';
+import { runFiles, type LibosJob, type LibosOutcome } from './author/job.ts';
 import { type Outcome, run } from './experiment.ts';
 import type { Mode, Parameters } from './modes.ts';
+import { startHeart } from './pool.ts';
 import { defaultTree, loadTree, type Tree } from './tree.ts';
 import { WORKLOADS } from './workloads.ts';
 
+/** A workload in a mode. */
 export interface Job {
+  readonly what: 'workload';
   readonly workload: string;
   readonly mode: Mode;
   readonly profile: string;
@@ -13,7 +18,7 @@ export interface Job {
   /** a directory; null is the default input, below `typescript` */
   readonly input: string | null;
   readonly typescript: string;
-  /** counts up while the job runs: the watchdog of the command line looks at it */
+  /** beats while the job runs: the watchdog of the pool looks at it */
   readonly heart: Int32Array;
 }
 
@@ -28,19 +33,14 @@ function treeOf(job: Job): Tree {
   return cached.tree;
 }
 
-export default function work(job: Job): Outcome {
+export default function work(job: Job | LibosJob): Outcome | Promise<LibosOutcome> {
+  const alive = startHeart(job.heart, threadId);
+  return job.what === 'libos' ? runFiles(job, alive) : runWorkload(job, alive);
+}
+
+function runWorkload(job: Job, alive: () => void): Outcome {
   const workload = WORKLOADS.find(({ name }) => name === job.workload);
   if (workload === undefined) throw new Error(`no workload ${job.workload}`);
   const { mode, profile, seed, parameters } = job;
-  return run({
-    workload,
-    mode,
-    tree: treeOf(job),
-    profile,
-    seed,
-    parameters,
-    alive: () => {
-      Atomics.add(job.heart, 0, 1);
-    },
-  });
+  return run({ workload, mode, tree: treeOf(job), profile, seed, parameters, alive });
 }

@@ -1,3 +1,4 @@
 /** The subcommands of the command line, a line each: see command.ts for what one is. */
 export { compareCommand } from './compare.ts';
 export { explainCommand } from './explain.ts';
+export { runCommand } from './run.ts';
