@@ -53,6 +53,12 @@ export const OWNERS = 64;
 export const LAYERS = 4; // supervisors at depth 0, 1, 2; then user code
 export const USER_LAYER = 3;
 
+export interface Layer {
+  readonly layer: number;
+  readonly rows: Float64Array; // [OWNERS × EVENTS]
+  readonly cycles: Float64Array; // [OWNERS]
+}
+
 export class Counters {
   readonly #rows = new Float64Array(OWNERS * LAYERS * EVENTS.length);
   readonly #cycles = new Float64Array(OWNERS * LAYERS);
@@ -114,6 +120,31 @@ export class Counters {
       }
     }
     return total;
+  }
+
+  /** The counts of one layer, for all owners: what a guest's restarted handler is refunded. */
+  saveLayer(layer: number): Layer {
+    const rows = new Float64Array(OWNERS * EVENTS.length);
+    const cycles = new Float64Array(OWNERS);
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const from = (owner * LAYERS + layer) * EVENTS.length;
+      rows.set(this.#rows.subarray(from, from + EVENTS.length), owner * EVENTS.length);
+      cycles[owner] = this.#cycles[owner * LAYERS + layer] ?? 0;
+    }
+    return { layer, rows, cycles };
+  }
+
+  /** Puts them back; the cycles that were spent since. */
+  restoreLayer({ layer, rows, cycles }: Layer): number {
+    let spent = 0;
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const at = owner * LAYERS + layer;
+      const row = rows.subarray(owner * EVENTS.length, (owner + 1) * EVENTS.length);
+      this.#rows.set(row, at * EVENTS.length);
+      spent += (this.#cycles[at] ?? 0) - (cycles[owner] ?? 0);
+      this.#cycles[at] = cycles[owner] ?? 0;
+    }
+    return spent;
   }
 
   /** For the rollback of a restarted handler: its counts are refunded. */

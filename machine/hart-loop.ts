@@ -47,8 +47,10 @@ export interface LoopMachine {
   /** True while handlers must be undoable. */
   readonly transactional: boolean;
   begin(): void;
+  /** What was put off happens now. May itself be Blocked: then all is to be rolled back. */
   commit(): void;
-  rollback(): void;
+  /** Undoes the handler that `blocked` ended; what its outer supervisor is told. */
+  rollback(blocked: Trap): Trap;
 }
 
 export class HartLoop implements Context {
@@ -143,14 +145,11 @@ export class HartLoop implements Context {
       this.#supervisor.trap(got);
       next = this.#supervisor.dispatch();
       if (!call) machine.left(next);
+      if (machine.transactional) machine.commit();
     } catch (error) {
-      if (!(error instanceof Blocked)) throw error;
-      machine.rollback();
-      hart.counters.add(E.restarts, 1);
       this.#pending = got;
-      return error.trap;
+      return this.#blocked(error);
     }
-    if (machine.transactional) machine.commit();
     if (hart.listener !== null) hart.tell({ what: 'return', level: machine.level });
     this.#pending = null;
     this.#current = next;
@@ -160,16 +159,26 @@ export class HartLoop implements Context {
   #start(): Trap | null {
     const machine = this.#machine;
     this.#enter();
+    if (machine.transactional) machine.begin();
     try {
       this.#boot();
       this.#current = this.#supervisor.dispatch();
       machine.left(this.#current);
+      if (machine.transactional) machine.commit();
     } catch (error) {
-      if (error instanceof Blocked) return error.trap;
-      throw error;
+      return this.#blocked(error);
     }
     this.#booted = true;
     return null;
+  }
+
+  /** A handler could not go on: it leaves no trace, and is begun anew when it can. */
+  #blocked(error: unknown): Trap {
+    if (!(error instanceof Blocked)) throw error;
+    const machine = this.#machine;
+    const told = machine.rollback(error.trap);
+    machine.hart.counters.add(E.restarts, 1);
+    return told;
   }
 
   #enter(): void {

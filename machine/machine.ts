@@ -40,6 +40,7 @@ export const Cause = {
   threadEnd: 25, // the entry function returned
   threadSwitch: 26, // user-mode register load; never reaches a supervisor
   guestStopped: 27, // a guest broke a rule that only its hypervisor can state
+  guestBlocked: 28, // a guest's supervisor waits for its machine: its handler was rolled back
   timerInterrupt: 0x45,
   externalInterrupt: 0x49,
 } as const;
@@ -87,6 +88,19 @@ export interface PteUpdate {
   readonly value: number;
 }
 
+/**
+ * How a machine's owner asks for memory back, and how a supervisor gives some: pages of its own
+ * choice. Nobody has to. A change of the target is told by an external interrupt.
+ */
+export interface BalloonPort {
+  /** Pages that the owner would like to be given; 0 on the hardware. */
+  target(): number;
+  /** Pages given up so far and not taken back. */
+  size(): number;
+  /** Gives a page up: its contents are gone. Who touches it later takes it back, zeroed. */
+  give(page: number): void;
+}
+
 export interface Machine {
   /** Depth: 0 on the hardware, 1 in its guest. */
   readonly level: number;
@@ -121,6 +135,11 @@ export interface Machine {
   setTimer(at: Tick): void;
   /** The cycle counter. */
   now(): Tick;
+  /**
+   * Cycles for which this machine wanted to run and somebody else did, as of when it last got the
+   * CPU; 0 on the hardware.
+   */
+  stolen(): Tick;
   /** To whom counters are attributed from now on (root supervisor only; else no effect). */
   attribute(owner: number): void;
   /** Counted loads and stores of this supervisor so far: an instrument, for asserting bounds. */
@@ -144,6 +163,7 @@ export interface Machine {
 
   // Devices.
   readonly disk: DiskPort;
+  readonly balloon: BalloonPort;
   /** Writes bytes to a serial channel. */
   console(channel: number, bytes: Uint8Array): void;
   /** 32 random bits, seeded. */

@@ -37,18 +37,28 @@ function mix(word: number, value: number, seed: number): number {
 const SEED_A = 0x27d4eb2f;
 const SEED_B = 0x165667b1;
 
+/** What writes replaced, newest last: enough to take them back. */
+export class Journal {
+  readonly words: number[] = []; // word index, old value, alternating
+  readonly wholes: WholePage[] = []; // pages written whole
+  readonly order: number[] = []; // 0 a word record, 1 a page record
+
+  clear(): void {
+    this.words.length = 0;
+    this.wholes.length = 0;
+    this.order.length = 0;
+  }
+}
+
 export class Memory {
   readonly pages: number;
   readonly i32: Int32Array; // [pages × PAGE_WORDS]
   readonly u8: Uint8Array; // [pages × PAGE_BYTES], the same bytes, little-endian
   #watched = false;
-  #journaling = false;
+  #journal: Journal | null = null;
   #hashing = false;
   #a = 0;
   #b = 0;
-  readonly #words: number[] = []; // journal: word index, old value, alternating
-  readonly #wholes: WholePage[] = []; // journal: pages written whole
-  readonly #order: number[] = []; // journal: 0 a word record, 1 a page record
 
   /** @param pages count, 1 to 2^20 (4 GiB) */
   constructor(pages: number) {
@@ -149,27 +159,45 @@ export class Memory {
 
   /** Starts a journal: what is written from here on can be taken back by `rollback`. */
   begin(): void {
-    assert(!this.#journaling, 'memory: one transaction at a time');
-    this.#journaling = true;
-    this.#watched = true;
+    assert(this.#journal === null, 'memory: one transaction at a time');
+    this.exchange(new Journal());
   }
 
   commit(): void {
-    assert(this.#journaling, 'memory: a commit ends a transaction');
-    this.#forget();
+    assert(this.#journal !== null, 'memory: a commit ends a transaction');
+    this.exchange(null);
   }
 
   /** Undoes every write since `begin`, newest first. */
   rollback(): void {
-    assert(this.#journaling, 'memory: a rollback ends a transaction');
-    for (let n = this.#order.length - 1; n >= 0; n--) {
-      if (this.#order[n] === 0) {
-        const old = this.#words.pop() ?? 0;
-        const word = this.#words.pop() ?? 0;
+    const journal = this.exchange(null);
+    assert(journal !== null, 'memory: a rollback ends a transaction');
+    this.undo(journal);
+  }
+
+  /**
+   * From now on writes are noted in `journal`, or nowhere; returns where they were until now. For
+   * machines within the machine: each notes what its own supervisor does.
+   */
+  exchange(journal: Journal | null): Journal | null {
+    const was = this.#journal;
+    this.#journal = journal;
+    this.#watched = this.#hashing || journal !== null;
+    return was;
+  }
+
+  /** Undoes what `journal` noted, newest first, and empties it. Nothing may be noting now. */
+  undo(journal: Journal): void {
+    assert(this.#journal === null, 'memory: undoing is not noted');
+    const { words, wholes, order } = journal;
+    for (let n = order.length - 1; n >= 0; n--) {
+      if (order[n] === 0) {
+        const old = words.pop() ?? 0;
+        const word = words.pop() ?? 0;
         this.#rehash(word, this.i32[word] ?? 0, old);
         this.i32[word] = old;
       } else {
-        const whole = this.#wholes.pop();
+        const whole = wholes.pop();
         assert(whole !== undefined, 'memory: each page record has its page');
         const start = whole.ppn * PAGE_WORDS;
         for (let w = 0; w < PAGE_WORDS; w++) {
@@ -178,15 +206,7 @@ export class Memory {
         this.i32.set(whole.words, start);
       }
     }
-    this.#forget();
-  }
-
-  #forget(): void {
-    this.#words.length = 0;
-    this.#wholes.length = 0;
-    this.#order.length = 0;
-    this.#journaling = false;
-    this.#watched = this.#hashing;
+    journal.clear();
   }
 
   #rehash(word: number, old: number, now: number): void {
@@ -198,18 +218,18 @@ export class Memory {
   #note(word: number, value: number): void {
     const old = this.i32[word] ?? 0;
     if (old === value) return;
-    if (this.#journaling) {
-      this.#words.push(word, old);
-      this.#order.push(0);
+    if (this.#journal !== null) {
+      this.#journal.words.push(word, old);
+      this.#journal.order.push(0);
     }
     this.#rehash(word, old, value);
   }
 
   #noteWhole(ppn: number, incoming: Int32Array | null): void {
     const before = this.page(ppn);
-    if (this.#journaling) {
-      this.#wholes.push({ ppn, words: before.slice() });
-      this.#order.push(1);
+    if (this.#journal !== null) {
+      this.#journal.wholes.push({ ppn, words: before.slice() });
+      this.#journal.order.push(1);
     }
     if (!this.#hashing) return;
     const start = ppn * PAGE_WORDS;

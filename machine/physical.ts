@@ -20,7 +20,15 @@ import {
 import { EventQueue } from './events.ts';
 import { Hart, type HartConfig } from './hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from './hart-loop.ts';
-import { Cause, type Context, type Machine, type PteUpdate, type Supervisor } from './machine.ts';
+import {
+  type BalloonPort,
+  Cause,
+  type Context,
+  type Machine,
+  type PteUpdate,
+  type Supervisor,
+  type Trap,
+} from './machine.ts';
 import { Memory } from './memory.ts';
 import { grip, type Image } from './port.ts';
 import { NEVER, PAGE_BYTES, type Tick } from './units.ts';
@@ -54,6 +62,11 @@ export class PhysicalMachine implements Machine, LoopMachine {
   readonly hart: Hart;
   readonly contexts: Contexts;
   readonly disk: DiskPort;
+  readonly balloon: BalloonPort = {
+    target: () => 0,
+    size: () => 0,
+    give: () => undefined,
+  };
   readonly profile: CostProfile;
   readonly transactional: boolean;
   readonly #device: Disk;
@@ -265,6 +278,11 @@ export class PhysicalMachine implements Machine, LoopMachine {
     return this.hart.now();
   }
 
+  /** Nobody has the hardware but its supervisor. */
+  stolen(): Tick {
+    return 0;
+  }
+
   attribute(owner: number): void {
     this.hart.attribute(owner, this.hart.counters.layer);
   }
@@ -347,7 +365,8 @@ export class PhysicalMachine implements Machine, LoopMachine {
     for (const act of deferred) act();
   }
 
-  rollback(): void {
+  rollback(blocked: Trap): Trap {
+    if (!this.transactional) return blocked;
     this.memory.rollback();
     for (const undo of (this.#undo ?? []).reverse()) undo();
     const saved = this.#saved;
@@ -361,6 +380,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.hart.forgetTranslations();
     this.hart.install(this.#regime);
     this.#end();
+    return blocked;
   }
 
   private saveRegisters(): {

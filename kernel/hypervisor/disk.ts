@@ -5,71 +5,81 @@
  */
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { SCATTER } from '../../machine/disk.ts';
-import { reach } from './pages.ts';
-import { type State, Tag, TAGS, Vm } from './state.ts';
-import {
-  GUEST_QUEUE,
-  REQUEST_FLUSH,
-  REQUEST_FORCE,
-  REQUEST_WRITE,
-  Ring,
-  RING_SLOTS,
-} from './virtual-machine.ts';
-
-/** Host address of the guest's ring, or -1 if it cannot be backed. */
-function ringAt(state: State, vm: number): number {
-  const page = reach(state, vm, state.vm.get(vm, Vm.pages) - 1);
-  return page < 0 ? -1 : page * PAGE_BYTES;
-}
+import { reach, unpin } from './pages.ts';
+import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
+import { interrupt } from './slices.ts';
+import { cameIn, wentOut } from './swap.ts';
+import { Page, type State, Tag, TagState, Vm } from './state.ts';
+import { Ring, RING_SLOTS } from './device-page.ts';
 
 /** Takes the request that the guest left in its ring. False: it makes no sense. */
 export function doorbell(state: State, vm: number): boolean {
   const { machine } = state;
-  const ring = ringAt(state, vm);
-  if (ring < 0) return false;
-  const word = (n: number): number => machine.load(ring + (Ring.request + n) * 4);
+  const ring = state.vm.get(vm, Vm.ring) * PAGE_BYTES;
+  return accept(state, vm, (n) => machine.load(ring + (Ring.request + n) * 4));
+}
+
+/** Checks and queues one request, whose words are read once each. False: it makes no sense. */
+function accept(state: State, vm: number, word: (n: number) => number): boolean {
   const [guestTag, flags, block, count] = [word(0), word(1), word(2), word(3)];
   if (guestTag < 0 || count < 0 || count > SCATTER || block < 0) return false;
   if (block + count > state.vm.get(vm, Vm.blocks)) return false;
-  if (state.vm.get(vm, Vm.outstanding) >= GUEST_QUEUE || machine.disk.room() === 0) return false;
-  const pages = [];
+  const tag = freeTagOf(state, vm);
+  if (tag < 0) return false;
+  const pages: number[] = [];
   for (let n = 0; n < count; n++) {
-    const host = reach(state, vm, word(4 + n));
-    if (host < 0) return false;
+    const host = reach(state, vm, word(4 + n), (flags & REQUEST_WRITE) === 0);
+    if (host < 0) break;
+    state.page.add(host, Page.pins, 1);
     pages.push(host);
   }
-  let tag = 0;
-  while (tag < TAGS && state.tag.get(tag, Tag.vm) !== 0) tag++;
-  if (tag === TAGS) return false;
-  state.tag.put(tag, Tag.vm, vm + 1);
-  state.tag.put(tag, Tag.guestTag, guestTag);
+  if (pages.length < count) {
+    for (const host of pages) unpin(state, host);
+    return false;
+  }
   state.vm.add(vm, Vm.outstanding, 1);
-  machine.disk.submit({
-    tag,
-    write: (flags & REQUEST_WRITE) !== 0,
-    force: (flags & REQUEST_FORCE) !== 0,
-    flush: (flags & REQUEST_FLUSH) !== 0,
-    block: state.vm.get(vm, Vm.firstBlock) + block,
-    pages,
-  });
+  const first = state.vm.get(vm, Vm.firstBlock);
+  fill(state, tag, TagState.request, { vm, guestTag, flags, block: first + block, pages });
   return true;
 }
 
-/** An external interrupt of the host: every completion goes to its guest's ring. */
-export function completions(state: State): void {
-  const { machine } = state;
+/**
+ * An external interrupt of the host: every completion goes to whom it concerns.
+ * @param pageCame what a page came back for, or could not (`ok` false)
+ */
+export function completions(
+  state: State,
+  pageCame: (vm: number, page: number, ok: boolean) => void,
+): void {
+  const { machine, tag: row } = state;
   for (let done = machine.disk.complete(); done !== null; done = machine.disk.complete()) {
-    const vm = state.tag.get(done.tag, Tag.vm) - 1;
-    const guestTag = state.tag.get(done.tag, Tag.guestTag);
-    state.tag.put(done.tag, Tag.vm, 0);
-    if (vm < 0) continue;
-    state.vm.add(vm, Vm.outstanding, -1);
-    const ring = ringAt(state, vm);
-    if (ring < 0) continue;
-    const produced = machine.load(ring + Ring.produced * 4);
-    const at = ring + (Ring.completions + ((produced >>> 0) % RING_SLOTS)) * 4;
-    machine.store(at, done.ok ? guestTag : guestTag | 0x80000000);
-    machine.store(ring + Ring.produced * 4, produced + 1);
-    state.vm.put(vm, Vm.pending, 1);
+    const { tag, ok } = done;
+    const kind = row.get(tag, Tag.state);
+    const vm = row.get(tag, Tag.vm) - 1;
+    const guestTag = row.get(tag, Tag.guestTag);
+    row.put(tag, Tag.state, TagState.free);
+    if (kind === TagState.request) {
+      for (const host of pagesOf(state, tag)) unpin(state, host);
+      complete(state, vm, guestTag, ok);
+    } else if (kind === TagState.out) wentOut(state, guestTag, ok);
+    else if (kind === TagState.in) {
+      const page = state.page.get(guestTag, Page.guest);
+      if (cameIn(state, guestTag, ok) !== null) pageCame(vm, page, ok);
+    }
   }
+  pump(state);
+}
+
+/** A request of a guest has ended: it is told, if it still lives. */
+function complete(state: State, vm: number, guestTag: number, ok: boolean): void {
+  const { machine } = state;
+  state.vm.add(vm, Vm.outstanding, -1);
+  const page = state.vm.get(vm, Vm.ring);
+  if (page === 0) return;
+  const ring = page * PAGE_BYTES;
+  const produced = machine.load(ring + Ring.produced * 4);
+  const at = ring + (Ring.completions + ((produced >>> 0) % RING_SLOTS)) * 4;
+  machine.store(at, ok ? guestTag : guestTag | 0x80000000);
+  machine.store(ring + Ring.produced * 4, produced + 1);
+  interrupt(state, vm);
 }

@@ -7,8 +7,7 @@
  * CPU is elsewhere. The guests' supervisors are its only objects; all its state is tables.
  */
 import { assert } from '../../machine/assert.ts';
-import type { Image } from '../../machine/user-port.ts';
-import { NEVER, PAGE_BYTES } from '../../machine/units.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
 import {
   Cause,
   type Context,
@@ -19,25 +18,50 @@ import {
   writeDirectMap,
 } from '../supervisor.ts';
 import { completions, doorbell } from './disk.ts';
+import { startFree } from './free-pages.ts';
+import {
+  admit,
+  dropShell,
+  endVm,
+  type Guest,
+  makeShell,
+  makeVm,
+  reap,
+  type Refusal,
+  refuse,
+  rowFor,
+} from './life.ts';
 import { NestedPaging } from './nested.ts';
+import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
-import { back, makeSecondStage, populate } from './pages.ts';
-import { choose, tick, wait } from './slices.ts';
-import { Cpu, type Exit, EXITS, type HypervisorConfig, State, Vm, VmState } from './state.ts';
+import { block, hopeless, reclaim, unblock, wakeWaiters } from './revocation.ts';
+import { scan } from './sharing.ts';
+import {
+  askAnew,
+  choose,
+  disarm,
+  entering,
+  leaving,
+  makeUnready,
+  publish,
+  setPaused,
+  timesOf,
+  wait,
+} from './slices.ts';
+import {
+  Cpu,
+  type Exit,
+  EXITS,
+  type HypervisorConfig,
+  type Mode,
+  State,
+  Vm,
+  VmState,
+} from './state.ts';
+import { startSlots } from './swap.ts';
 import { type Monitor, VirtualMachine } from './virtual-machine.ts';
 
-/** A guest to boot, and what its machine is to have. */
-export interface Guest {
-  readonly supervisor: Supervisor;
-  readonly images: readonly Image[];
-  /** guest-physical pages, one of which is the disk ring's */
-  readonly pages: number;
-  readonly firstBlock: number;
-  readonly blocks: number;
-  readonly channel: number;
-  /** let its supervisor say to whom counters are attributed: for measuring tenants inside */
-  readonly accounts?: boolean;
-}
+export type { Guest, Refusal };
 
 /** Control registers of a guest: what a world switch reads out and what it writes in. */
 const GUEST_REGISTERS = 9; // vsstatus vsie vstvec vsscratch vsepc vscause vstval vsatp hvip
@@ -47,12 +71,13 @@ const EXIT_REGISTERS = 6;
 
 export class Hypervisor implements Supervisor, Monitor {
   readonly #config: HypervisorConfig;
-  readonly #guests: readonly Guest[];
+  readonly #guests: readonly Guest[]; // of the start
   #state: State | null = null; // views of machine memory, made once at boot
-  #machines: readonly VirtualMachine[] = [];
+  readonly #machines: (VirtualMachine | undefined)[] = []; // by row: what a machine has of ours
+  readonly #of: (Guest | undefined)[] = []; // by row
 
   constructor(config: HypervisorConfig, guests: readonly Guest[]) {
-    assert(guests.length > 0, 'hypervisor: a guest to run');
+    assert(guests.length > 0 || (config.rows ?? 0) > 0, 'hypervisor: a guest to run');
     assert(
       config.secondStage === '4KiB' || config.backing === 'populate',
       'hypervisor: megapages are populated, not touched',
@@ -66,72 +91,168 @@ export class Hypervisor implements Supervisor, Monitor {
     return this.#state;
   }
 
-  /** The virtual machines, for tests and tools. */
-  get machines(): readonly VirtualMachine[] {
+  /** The virtual machines, by row, for tests and tools. */
+  get machines(): readonly (VirtualMachine | undefined)[] {
     return this.#machines;
   }
 
   boot(machine: Machine): void {
-    const state = new State(machine, this.#config, this.#guests.length);
+    const rows = Math.max(this.#config.rows ?? 0, this.#guests.length);
+    const state = new State(machine, this.#config, rows, (vm, page) => {
+      this.#machines[vm]?.changed(page);
+    });
     this.#state = state;
     writeDirectMap(machine, state.root);
     machine.setAddressSpace({ root: state.root, asid: 0 });
     machine.fence();
-    machine.setTimer(NEVER);
-    state.cpu.put(0, Cpu.nextPage, state.end);
-    state.cpu.put(0, Cpu.topPage, machine.pages);
-    this.#machines = this.#guests.map((guest, vm) => {
-      const root = makeSecondStage(state);
-      const { vm: row } = state;
-      row.put(vm, Vm.state, VmState.ready);
-      row.put(vm, Vm.root, root);
-      row.put(vm, Vm.pages, guest.pages);
-      row.put(vm, Vm.firstBlock, guest.firstBlock);
-      row.put(vm, Vm.blocks, guest.blocks);
-      row.put(vm, Vm.channel, guest.channel);
-      if (this.#config.backing === 'populate') populate(state, vm);
-      const { pages, blocks, images } = guest;
-      const accounts = guest.accounts === true;
-      const paging = (port: GuestPort): Paging => new NestedPaging(port, root);
-      const spec = { vm, pages, blocks, paging, images, accounts };
-      return new VirtualMachine(machine, this, spec, guest.supervisor);
+    disarm(state);
+    startFree(state);
+    startSlots(state);
+    for (const guest of this.#guests) {
+      const made = this.#make(guest);
+      const why = typeof made === 'number' ? '' : made.refused;
+      assert(typeof made === 'number', `hypervisor: the first guests can be made: ${why}`);
+    }
+  }
+
+  #make(guest: Guest): number | Refusal {
+    const { state } = this;
+    const no = admit(state, guest);
+    if (no !== null) return no;
+    const vm = rowFor(state, guest.pages);
+    if (vm < 0) return refuse(`all ${state.vm.rows} rows are taken: destroy a virtual machine`);
+    const failed = makeVm(state, vm, guest);
+    if (failed !== null) return failed;
+    const root = state.vm.get(vm, Vm.root);
+    const { pages, blocks, images } = guest;
+    const spec = {
+      vm,
+      pages,
+      blocks,
+      paging: (port: GuestPort): Paging => new NestedPaging(port, root),
+      images,
+      accounts: guest.accounts === true,
+      transactional: this.#config.swap !== undefined,
+      restarts: guest.restarts === true,
+    };
+    this.#of[vm] = guest;
+    this.#machines[vm] = new VirtualMachine(state.machine, this, spec, guest.supervisor);
+    return vm;
+  }
+
+  // ---- control, between runs of the machine -----------------------------------------------------
+
+  /** Creates a virtual machine; its row. It boots when its turn comes. */
+  create(guest: Guest): number | Refusal {
+    return this.#control(() => this.#make(guest));
+  }
+
+  /** Prepares `count` shells for machines of `pages` pages. Returns how many it made. */
+  prepare(pages: number, count: number): number {
+    return this.#control(() => {
+      const { state } = this;
+      let made = 0;
+      for (; made < count; made++) {
+        const vm = rowFor(state, -1);
+        if (vm < 0 || !makeShell(state, vm, pages)) break;
+      }
+      return made;
     });
   }
 
+  /** A paused virtual machine does not run; interrupts wait for it. */
+  pause(vm: number, paused: boolean): Refusal | null {
+    if (!this.#lives(vm)) return refuse(`there is no virtual machine ${vm}`);
+    return this.#control(() => {
+      setPaused(this.state, vm, paused);
+      return null;
+    });
+  }
+
+  /** Ends a virtual machine: everything that it had is free, or will be when its devices are done. */
+  destroy(vm: number): Refusal | null {
+    const { state } = this;
+    const is = this.#lives(vm) ? state.vm.get(vm, Vm.state) : VmState.free;
+    if (is === VmState.free || is === VmState.dying) {
+      return refuse(`there is no virtual machine ${vm}`);
+    }
+    return this.#control(() => {
+      if (is === VmState.shell) dropShell(state, vm);
+      else if (is !== VmState.stopped) this.#end(vm);
+      state.vm.put(vm, Vm.state, VmState.dying);
+      state.add(Cpu.dying, 1);
+      this.#reap(vm);
+      return null;
+    });
+  }
+
+  #lives(vm: number): boolean {
+    return Number.isInteger(vm) && vm >= 0 && vm < this.state.vm.rows;
+  }
+
+  /** Work of the hypervisor that no trap asked for. Afterwards it chooses anew who runs. */
+  #control<T>(act: () => T): T {
+    const { state } = this;
+    const { machine } = state;
+    const { hart } = machine;
+    hart.install(machine.regime());
+    hart.enterLayer(Math.min(machine.level, 2));
+    const current = state.get(Cpu.current) - 1;
+    if (current >= 0) leaving(state, machine.now());
+    const result = act();
+    if (state.get(Cpu.current) === current + 1 && current >= 0) {
+      entering(state, current);
+    }
+    askAnew(state);
+    return result;
+  }
+
+  // ---- Supervisor -------------------------------------------------------------------------------
+
   dispatch(): Context | null {
     const { state } = this;
-    const vm = choose(state);
+    const { machine } = state;
+    reclaim(state);
+    let vm = choose(state);
+    for (let poor = hopeless(state); vm < 0 && poor >= 0; poor = hopeless(state)) {
+      this.#stop(poor, 0, 'no memory is left for it');
+      vm = choose(state);
+    }
     if (vm < 0) return null;
-    const machine = this.#machines[vm];
-    assert(machine !== undefined, 'hypervisor: each row has its machine');
-    const last = state.cpu.get(0, Cpu.last) - 1;
+    const guest = this.#machines[vm];
+    assert(guest !== undefined, 'hypervisor: each row has its machine');
+    const last = state.get(Cpu.last) - 1;
     if (last !== vm) {
       // A world switch: one guest's control registers out, the other's in.
-      state.machine.moveRegisters((last < 0 ? 0 : GUEST_REGISTERS) + SWITCH_REGISTERS);
-      if (this.#guests[vm]?.accounts !== true) {
-        state.machine.attribute(state.vm.get(vm, Vm.channel) & 63);
-      }
-      state.cpu.put(0, Cpu.last, vm + 1);
+      machine.moveRegisters((last < 0 ? 0 : GUEST_REGISTERS) + SWITCH_REGISTERS);
+      if (this.#of[vm]?.accounts !== true) machine.attribute(state.vm.get(vm, Vm.channel) & 63);
+      state.put(Cpu.last, vm + 1);
+      publish(state, vm);
     }
     if (state.vm.get(vm, Vm.pending) !== 0) {
       state.vm.put(vm, Vm.pending, 0);
-      state.machine.moveRegisters(1);
-      machine.inject();
+      machine.moveRegisters(1);
+      guest.inject();
     }
     this.#registers(vm, false);
-    return machine.vcpu;
+    entering(state, vm);
+    return guest.vcpu;
   }
 
   trap({ cause, tval, gpa }: Trap): void {
     const { state } = this;
-    const vm = state.cpu.get(0, Cpu.current) - 1;
-    if (vm >= 0) this.#enter(vm, EXIT_OF[cause] ?? 'memory');
+    const since = state.machine.now();
+    const vm = state.get(Cpu.current) - 1;
+    if (vm >= 0) {
+      this.#enter(vm, EXIT_OF[cause] ?? 'memory', since);
+    }
     switch (cause) {
       case Cause.timerInterrupt:
-        tick(state);
+        // Whoever's slice is over: dispatch sees to it.
+        if ((this.#config.sharing ?? 0) > 0) scan(state, this.#config.sharing ?? 0);
         return;
       case Cause.externalInterrupt:
-        completions(state);
+        this.#completions();
         // Its guest may be the one that runs: dispatch injects.
         return;
       case Cause.virtualInstruction:
@@ -139,16 +260,47 @@ export class Hypervisor implements Supervisor, Monitor {
         return;
       case Cause.loadGuestPageFault:
       case Cause.storeGuestPageFault:
-        if (!back(state, vm, Math.floor(gpa / PAGE_BYTES))) this.#stop(vm, gpa);
+        // What came back for what went before has served: the guest's program got on.
+        state.vm.put(vm, Vm.base, state.vm.get(vm, Vm.ins));
+        this.#backed(vm, gpa, back(state, vm, Math.floor(gpa / PAGE_BYTES)));
+        return;
+      case Cause.guestBlocked:
+        if (state.vm.get(vm, Vm.waitsFor) !== 0) this.#block(vm);
         return;
       default:
         this.#stop(vm, tval);
     }
   }
 
+  #backed(vm: number, gpa: number, backing: number): void {
+    if (backing === Backing.refused) this.#stop(vm, gpa);
+    else if (backing === Backing.wait) this.#block(vm);
+  }
+
+  #block(vm: number): void {
+    makeUnready(this.state, vm, VmState.blocked);
+    block(this.state, vm);
+  }
+
+  #completions(): void {
+    const { state } = this;
+    completions(state, (vm, page, ok) => {
+      if (!ok) this.#stop(vm, page * PAGE_BYTES, 'the disk cannot give a page of it back');
+      else if (state.vm.get(vm, Vm.waitsFor) === page + 1) unblock(state, vm);
+    });
+    wakeWaiters(state);
+    for (let vm = 0; state.get(Cpu.dying) > 0 && vm < state.vm.rows; vm++) this.#reap(vm);
+  }
+
+  #reap(vm: number): void {
+    if (!reap(this.state, vm)) return;
+    this.#machines[vm] = undefined;
+    this.#of[vm] = undefined;
+  }
+
   // ---- exits in the middle of a guest's handler -------------------------------------------------
 
-  memory(vm: number, gpa: number): boolean {
+  memory(vm: number, gpa: number): number {
     return this.#inline(vm, 'memory', () => back(this.state, vm, Math.floor(gpa / PAGE_BYTES)));
   }
 
@@ -161,7 +313,7 @@ export class Hypervisor implements Supervisor, Monitor {
     this.#inline(vm, 'console', () => {
       // The buffer is copied out of the guest, as its kernel had copied it out of its user.
       state.machine.work(Math.ceil(bytes.length / 8));
-      const shared = this.#guests[vm]?.accounts === true;
+      const shared = this.#of[vm]?.accounts === true;
       state.machine.console(shared ? channel : state.vm.get(vm, Vm.channel), bytes);
     });
   }
@@ -170,14 +322,26 @@ export class Hypervisor implements Supervisor, Monitor {
     return this.#inline(vm, 'entropy', () => this.state.machine.entropy());
   }
 
+  give(vm: number, page: number): void {
+    this.#inline(vm, 'balloon', () => {
+      const { state } = this;
+      const pages = state.vm.get(vm, Vm.pages) - 1; // the device page is not the guest's to give
+      if (Number.isInteger(page) && page >= 0 && page < pages) giveUp(state, vm, page);
+      wakeWaiters(state);
+    });
+  }
+
   #inline<T>(vm: number, exit: Exit, act: () => T): T {
-    this.#enter(vm, exit);
+    this.#enter(vm, exit, this.state.machine.now());
     const result = act();
     this.#registers(vm, false);
+    entering(this.state, vm);
     return result;
   }
 
-  #enter(vm: number, exit: Exit): void {
+  /** @param since the clock on the way in: what came before it was the guest's time */
+  #enter(vm: number, exit: Exit, since: number): void {
+    leaving(this.state, since - this.state.machine.profile.trapEntry.value);
     this.#registers(vm, true);
     this.state.machine.moveRegisters(EXIT_REGISTERS);
     this.state.count(vm, exit);
@@ -194,12 +358,24 @@ export class Hypervisor implements Supervisor, Monitor {
   }
 
   /** A guest that broke a rule stops for ever; nobody else notices. */
-  #stop(vm: number, address: number): void {
+  #stop(vm: number, address: number, why = ''): void {
+    this.#end(vm);
+    const at = `guest-physical 0x${address.toString(16)}`;
+    const text = `virtual machine ${vm}: stopped at ${at}${why === '' ? '' : `: ${why}`}\n`;
+    this.state.machine.console(0, new TextEncoder().encode(text));
+  }
+
+  #end(vm: number): void {
     const { state } = this;
-    state.vm.put(vm, Vm.state, VmState.stopped);
-    state.cpu.put(0, Cpu.current, 0);
-    const text = `virtual machine ${vm}: stopped at guest-physical 0x${address.toString(16)}\n`;
-    state.machine.console(0, new TextEncoder().encode(text));
+    if (state.get(Cpu.last) === vm + 1) state.put(Cpu.last, 0);
+    endVm(state, vm);
+    this.#machines[vm]?.ended();
+    wakeWaiters(state);
+  }
+
+  /** Time of a vCPU by what it was at; the four add up to `elapsed`, to the cycle. */
+  times(vm: number): Record<Mode | 'elapsed', number> {
+    return timesOf(this.state, vm);
   }
 
   /** Exits of a VM by cause, for reports. */
@@ -222,4 +398,5 @@ const EXIT_OF: Partial<Record<number, Exit>> = {
   [Cause.loadGuestPageFault]: 'memory',
   [Cause.storeGuestPageFault]: 'memory',
   [Cause.guestStopped]: 'memory',
+  [Cause.guestBlocked]: 'restart',
 };

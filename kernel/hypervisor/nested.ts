@@ -8,7 +8,7 @@ import { E } from '../../machine/counters.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
-import type { GuestPort, Paging } from './paging.ts';
+import type { AddressSpace, GuestPort, Paging } from './paging.ts';
 
 const isSecondStage = (cause: number): boolean =>
   cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
@@ -130,5 +130,19 @@ export class NestedPaging implements Paging {
 
   changed(_page: number): void {
     this.#guest.hart.fenceGuest(this.#guest.vm + 1);
+  }
+
+  ended(): void {
+    this.#guest.hart.fenceGuest(this.#guest.vm + 1);
+  }
+
+  space(): AddressSpace {
+    const { root, asid } = this.#regime;
+    return { root, asid };
+  }
+
+  restore({ root, asid }: AddressSpace): void {
+    this.#regime = this.#regimeOf(root, asid);
+    this.#guest.hart.forgetTranslations();
   }
 }

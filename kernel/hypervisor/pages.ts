@@ -3,116 +3,263 @@
  * pages they are, and the guest never learns. Nothing is checked per mapping: a guest that writes
  * its own tables can only ever name what the second stage gives it.
  *
- * Trusts no number that comes from a guest; owes each guest zeroed pages that nobody else has.
+ * Trusts no number that comes from a guest; owes each guest zeroed pages that nobody else has, and
+ * the contents of those that it wrote, whoever's they have been meanwhile.
  */
 import {
   ENTRIES,
   isLeaf,
   MEGAPAGE_PAGES,
   pte,
-  PTE_A,
-  PTE_D,
-  PTE_R,
-  PTE_U,
   PTE_V,
-  PTE_W,
-  PTE_X,
   ptePpn,
   vpnIndex,
 } from '../../machine/sv39.ts';
 import { assert } from '../../machine/assert.ts';
-import { Cpu, type State, Vm } from './state.ts';
+import { give, take } from './free-pages.ts';
+import { absence, Absent, COPY, find, LEAF, rootTable, setEntry } from './second-stage.ts';
+import { leaveShared, privateCopy } from './sharing.ts';
+import { Cpu, Page, PageKind, type State, Vm } from './state.ts';
+import { freeSlot, startIn } from './swap.ts';
 
-const LEAF = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
 const ROOT_PAGES = 4;
+const ROOT_ORDER = 2;
+const MEGAPAGE_ORDER = 9;
 
-/** Takes `count` host pages that begin at a multiple of `align`, low ones; -1 if none are left. */
-function take(state: State, count: number, align: number): number {
-  const next = state.cpu.get(0, Cpu.nextPage);
-  const first = Math.ceil(next / align) * align;
-  if (first + count > state.cpu.get(0, Cpu.topPage)) return -1;
-  state.cpu.put(0, Cpu.nextPage, first + count);
-  return first;
+/** What asking for a guest page came to. */
+export const Backing = {
+  refused: 0, // the guest has no such page, or there is no memory and will be none
+  done: 1,
+  wait: 2, // it comes: the guest must be blocked meanwhile
+} as const;
+
+/** An empty second stage; its root page, or -1 if there is no room for it. */
+export function makeSecondStage(state: State, vm: number): number {
+  const root = take(state, ROOT_ORDER);
+  if (root < 0) return -1;
+  for (let n = 0; n < ROOT_PAGES; n++) {
+    state.own(root + n, PageKind.table, vm);
+    state.machine.zeroPage(root + n);
+  }
+  state.vm.add(vm, Vm.tables, ROOT_PAGES);
+  return root;
 }
 
-/** Takes an aligned megapage from the top of memory, so that small pages do not split it. */
-function takeMegapage(state: State): number {
-  const top = state.cpu.get(0, Cpu.topPage);
-  const first = Math.floor(top / MEGAPAGE_PAGES) * MEGAPAGE_PAGES - MEGAPAGE_PAGES;
-  if (first < state.cpu.get(0, Cpu.nextPage)) return -1;
-  state.cpu.put(0, Cpu.topPage, first);
-  return first;
-}
-
-function takeTable(state: State, count = 1, align = 1): number {
-  const first = take(state, count, align);
-  assert(first >= 0, 'hypervisor: memory suffices for second-stage tables');
-  for (let n = 0; n < count; n++) state.machine.zeroPage(first + n);
-  return first;
-}
-
-/** An empty second stage; its root page. */
-export function makeSecondStage(state: State): number {
-  return takeTable(state, ROOT_PAGES, ROOT_PAGES);
-}
-
-/** Backs all of a guest's memory now, with pages as large as the configuration says. */
-export function populate(state: State, vm: number): void {
+/** Backs all of a guest's memory now, with pages as large as asked. False: memory is used up. */
+export function populate(state: State, vm: number, huge: boolean): boolean {
   const pages = state.vm.get(vm, Vm.pages);
-  const huge = state.config.secondStage === '2MiB';
   const step = huge ? MEGAPAGE_PAGES : 1;
   for (let page = 0; page < pages; page += step) {
-    const host = huge ? takeMegapage(state) : take(state, 1, 1);
-    assert(host >= 0, 'hypervisor: memory suffices for its guests');
+    if (!huge && hostPage(state, vm, page) >= 0) continue;
+    const host = takeFor(state, vm, page, huge ? MEGAPAGE_ORDER : 0);
+    if (host < 0) return false;
     for (let n = 0; n < step; n++) state.machine.zeroPage(host + n);
-    mapHost(state, vm, page, host, huge ? 1 : 0);
+    if (!mapHost(state, vm, page, host, huge ? 1 : 0)) {
+      for (let n = 0; n < step; n++) dropUnmapped(state, vm, host + n);
+      return false;
+    }
   }
-}
-
-/** Backs one page on first touch. False: the guest has no such page, or memory is used up. */
-export function back(state: State, vm: number, page: number): boolean {
-  if (page < 0 || page >= state.vm.get(vm, Vm.pages)) return false;
-  if (hostPage(state, vm, page) >= 0) return false; // it is there: the fault has another reason
-  // The page, and two tables that it may need: all of them or none.
-  const spare = state.cpu.get(0, Cpu.topPage) - state.cpu.get(0, Cpu.nextPage);
-  const host = spare < 3 ? -1 : take(state, 1, 1);
-  if (host < 0) return false;
-  state.machine.zeroPage(host);
-  mapHost(state, vm, page, host, 0);
   return true;
 }
 
-function mapHost(state: State, vm: number, page: number, host: number, level: number): void {
+/** Takes a block of host pages for the guest pages from `page` on; -1 if there is none. */
+export function takeFor(state: State, vm: number, page: number, order = 0): number {
+  const host = take(state, order);
+  if (host < 0) return -1;
+  for (let n = 0; n < 1 << order; n++) {
+    state.own(host + n, PageKind.guest, vm);
+    state.page.put(host + n, Page.guest, page + n);
+    state.page.put(host + n, Page.pins, 0);
+  }
+  state.vm.add(vm, Vm.held, 1 << order);
+  return host;
+}
+
+/** A page, and two tables that it may need: all of them or none. */
+const ROOM = 3;
+
+/**
+ * Sees to it that guest page `page` is there and may be stored to: on first touch, when it comes
+ * back from the swap area, when it leaves a shared page. All of a guest's exits for memory end here.
+ */
+export function back(state: State, vm: number, page: number): number {
+  const { vm: row } = state;
+  if (!Number.isInteger(page) || page < 0 || page >= row.get(vm, Vm.pages)) return Backing.refused;
+  const place = find(state, vm, page);
+  const entry = place?.entry ?? 0;
+  if ((entry & PTE_V) !== 0) {
+    // It is there: it is a store to a shared page, or the fault has another reason.
+    if ((entry & COPY) === 0 || place === null) return Backing.refused;
+    return privateCopy(state, vm, page, place) ? Backing.done : waitForAny(state, vm);
+  }
+  switch (absence(entry)) {
+    case Absent.leaving:
+      rescue(state, vm, page, ptePpn(entry));
+      return Backing.done;
+    case Absent.coming:
+      row.put(vm, Vm.waitsFor, page + 1);
+      return Backing.wait;
+    default:
+  }
+  const within = row.get(vm, Vm.held) < row.get(vm, Vm.limit);
+  if (state.get(Cpu.free) < ROOM || !within) return waitForAny(state, vm);
+  const host = takeFor(state, vm, page);
+  assert(host >= 0, 'pages: a free page can be taken');
+  if (absence(entry) === Absent.swapped) {
+    startIn(state, vm, page, host, ptePpn(entry));
+    row.put(vm, Vm.waitsFor, page + 1);
+    return Backing.wait;
+  }
+  if (absence(entry) === Absent.given) row.add(vm, Vm.ballooned, -1);
+  state.machine.zeroPage(host);
+  assert(mapHost(state, vm, page, host, 0), 'pages: there was room for its tables');
+  return Backing.done;
+}
+
+/** There is no page now. With a swap area there will be one. */
+function waitForAny(state: State, vm: number): number {
+  if (state.config.swap === undefined) return Backing.refused;
+  state.vm.put(vm, Vm.waitsFor, -1);
+  return Backing.wait;
+}
+
+/** A page that is on its way out is wanted again: it never left. */
+export function rescue(state: State, vm: number, page: number, host: number): void {
+  state.own(host, PageKind.guest, vm);
+  setEntry(state, vm, page, pte(host, LEAF));
+}
+
+/** Maps `host` as guest page `page`, making the tables that lack. False: there is no room. */
+export function mapHost(
+  state: State,
+  vm: number,
+  page: number,
+  host: number,
+  level: number,
+): boolean {
   const { machine } = state;
-  let table = state.vm.get(vm, Vm.root) + Math.floor(page / (ENTRIES * ENTRIES * ENTRIES));
+  let table = rootTable(state, vm, page);
   for (let at = 2; at > level; at--) {
     const index = vpnIndex(page, at);
     const entry = machine.readPtes(table, index, 1)[0] ?? 0;
     if ((entry & PTE_V) === 0) {
-      const fresh = takeTable(state);
+      const fresh = take(state);
+      if (fresh < 0) return false;
+      state.own(fresh, PageKind.table, vm);
+      state.vm.add(vm, Vm.tables, 1);
+      machine.zeroPage(fresh);
       machine.writePtes([{ table, index, value: pte(fresh, PTE_V) }]);
       table = fresh;
     } else table = ptePpn(entry);
   }
   machine.writePtes([{ table, index: vpnIndex(page, level), value: pte(host, LEAF) }]);
+  return true;
 }
 
-/** Host page behind a guest page, by a walk of the tables in software; -1 if there is none. */
+/** Host page behind a guest page; -1 if there is none. */
 export function hostPage(state: State, vm: number, page: number): number {
   if (!Number.isInteger(page) || page < 0 || page >= state.vm.get(vm, Vm.pages)) return -1;
-  let table = state.vm.get(vm, Vm.root);
-  for (let level = 2; level >= 0; level--) {
-    const entry = state.machine.readPtes(table, vpnIndex(page, level), 1)[0] ?? 0;
-    if ((entry & PTE_V) === 0) return -1;
-    if (isLeaf(entry)) return ptePpn(entry) + (page % (1 << (9 * level)));
-    table = ptePpn(entry);
-  }
+  const place = find(state, vm, page);
+  if (place === null || (place.entry & PTE_V) === 0) return -1;
+  return ptePpn(place.entry) + (page % (1 << (9 * place.level)));
+}
+
+/**
+ * The same for what the hypervisor must reach itself, backing it first if need be; -1 if it cannot
+ * be there now. @param write whether it will be written: then it must be nobody else's, too
+ */
+export function reach(state: State, vm: number, page: number, write: boolean): number {
+  if (!Number.isInteger(page) || page < 0 || page >= state.vm.get(vm, Vm.pages)) return -1;
+  const place = find(state, vm, page);
+  const entry = place?.entry ?? 0;
+  const there = (entry & PTE_V) !== 0 && !(write && (entry & COPY) !== 0);
+  if (there || back(state, vm, page) === Backing.done) return hostPage(state, vm, page);
   return -1;
 }
 
-/** The same, backing it first if need be: what the hypervisor must reach itself. */
-export function reach(state: State, vm: number, page: number): number {
-  const host = hostPage(state, vm, page);
-  if (host >= 0) return host;
-  return back(state, vm, page) ? hostPage(state, vm, page) : -1;
+/**
+ * The guest gives page `page` up: its contents are gone, and it finds zeros when it next touches
+ * it. False: a device is at it, or it is part of a larger page.
+ */
+export function giveUp(state: State, vm: number, page: number): boolean {
+  const place = find(state, vm, page);
+  if (place !== null && place.entry !== 0) {
+    if (place.level > 0 || isBusy(state, place.entry)) return false;
+    drop(state, vm, place.entry);
+  }
+  // Without a table nothing was there, and there is nothing to write down.
+  if (place === null || absence(place.entry) === Absent.given) return place !== null;
+  setEntry(state, vm, page, Absent.given);
+  state.vm.add(vm, Vm.ballooned, 1);
+  return true;
+}
+
+/** Whether a device reaches what the entry names. */
+export function isBusy(state: State, entry: number): boolean {
+  if ((entry & PTE_V) === 0) {
+    return absence(entry) === Absent.leaving || absence(entry) === Absent.coming;
+  }
+  return (entry & COPY) === 0 && state.page.get(ptePpn(entry), Page.pins) > 0;
+}
+
+/** What an entry names is no longer the guest's. The entry itself is the caller's to overwrite. */
+function drop(state: State, vm: number, entry: number): void {
+  if ((entry & PTE_V) === 0) {
+    if (absence(entry) === Absent.swapped) {
+      freeSlot(state, ptePpn(entry));
+      state.vm.add(vm, Vm.swapped, -1);
+    } else if (absence(entry) === Absent.given) state.vm.add(vm, Vm.ballooned, -1);
+    else if (entry !== 0) toLimbo(state, vm, ptePpn(entry));
+    return;
+  }
+  const host = ptePpn(entry);
+  if ((entry & COPY) !== 0) leaveShared(state, vm, host);
+  else if (state.page.get(host, Page.pins) > 0) toLimbo(state, vm, host);
+  else {
+    state.vm.add(vm, Vm.held, -1);
+    give(state, host);
+  }
+}
+
+/** A device still reaches a page of the dead: it is free when its last request has ended. */
+function toLimbo(state: State, vm: number, host: number): void {
+  const kind = state.kind(host);
+  if (kind === PageKind.leaving || kind === PageKind.coming) state.page.put(host, Page.pins, 1);
+  state.own(host, PageKind.limbo, -1);
+  state.vm.add(vm, Vm.held, -1);
+  state.add(Cpu.limbo, 1);
+}
+
+/** A page that was taken for a guest and could not be mapped goes back. */
+export function dropUnmapped(state: State, vm: number, host: number): void {
+  state.vm.add(vm, Vm.held, -1);
+  give(state, host);
+}
+
+/** All memory of a virtual machine goes back: its pages, its tables, its swap blocks. */
+export function release(state: State, vm: number): void {
+  const { machine } = state;
+  const root = state.vm.get(vm, Vm.root);
+  const down = (table: number, level: number): void => {
+    machine.readPtes(table, 0, ENTRIES).forEach((entry, index) => {
+      if (entry === 0) return;
+      if (level > 0 && !isLeaf(entry)) down(ptePpn(entry), level - 1);
+      else if (level > 0) {
+        for (let n = 0; n < 1 << (9 * level); n++) drop(state, vm, pte(ptePpn(entry) + n, LEAF));
+      } else drop(state, vm, entry);
+      machine.writePtes([{ table, index, value: 0 }]);
+    });
+    give(state, table);
+    state.vm.add(vm, Vm.tables, -1);
+  };
+  for (let n = 0; n < ROOT_PAGES; n++) down(root + n, 2);
+  state.vm.put(vm, Vm.ring, 0);
+}
+
+/** A device request has ended that reached `host`. */
+export function unpin(state: State, host: number): void {
+  const pins = state.page.add(host, Page.pins, -1);
+  if (pins > 0 || state.kind(host) !== PageKind.limbo) return;
+  state.add(Cpu.limbo, -1);
+  give(state, host);
 }

@@ -61,4 +61,18 @@ export interface Paging {
   // For the hypervisor.
   /** The host page behind `page` changed, or may be written less: nothing may remember it. */
   changed(page: number): void;
+  /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */
+  ended(): void;
+  /** satp as the guest set it. */
+  space(): AddressSpace;
+  /**
+   * satp stands at `space` again, uncharged: the guest's handler was rolled back, its tables with
+   * it, or the guest was restored. What was derived from its tables is forgotten.
+   */
+  restore(space: AddressSpace): void;
+}
+
+export interface AddressSpace {
+  readonly root: number; // guest-physical page; -1 is Bare
+  readonly asid: number;
 }

@@ -1,7 +1,9 @@
 /**
  * All of the hypervisor's state: tables of words in its machine's memory. A virtual machine is a
- * row; its memory is what its second-stage tables name.
+ * row; its memory is what its second-stage tables name; a host page is a row of the ledger.
  */
+import { assert } from '../../machine/assert.ts';
+import { SCATTER } from '../../machine/disk.ts';
 import { Layout, type Machine, type Table } from '../supervisor.ts';
 
 export interface HypervisorConfig {
@@ -11,6 +13,14 @@ export interface HypervisorConfig {
   readonly backing: 'populate' | 'touch';
   /** size of second-stage pages; 2 MiB needs 'populate' */
   readonly secondStage: '4KiB' | '2MiB';
+  /** virtual machines at most; default: those of the start */
+  readonly rows?: number;
+  /** who runs next: see schedulers.ts; default round robin */
+  readonly scheduler?: 'round-robin' | 'credit';
+  /** blocks of the host's disk that guest pages may be swapped to; default none */
+  readonly swap?: { readonly firstBlock: number; readonly blocks: number };
+  /** look for pages of equal contents, so many at each turn of the CPU; default 0 */
+  readonly sharing?: number;
 }
 
 /** The closed vocabulary of exits: every exit has one of these causes, and is counted under it. */
@@ -22,40 +32,165 @@ export const EXITS = [
   'disk',
   'console',
   'entropy',
+  'balloon',
+  'restart',
 ] as const;
 export type Exit = (typeof EXITS)[number];
 
-/** Words of a virtual machine's row. */
+/** What a vCPU is at: at any moment one of these, and together they are all of its time. */
+export const MODES = ['run', 'steal', 'idle', 'blocked'] as const;
+export type Mode = (typeof MODES)[number];
+
+/** Words of a virtual machine's row. A time takes two. */
 export const Vm = {
   state: 0,
   root: 1, // page of the second-stage root, 16 KiB aligned
   pages: 2, // guest-physical, the ring page among them
   firstBlock: 3,
   blocks: 4,
-  wake: 5, // two words: when a waiting VM wants to run again
+  wake: 5, // when a waiting VM wants to run again
   pending: 7, // an external interrupt waits to be injected
   channel: 8, // of the console
   outstanding: 9, // disk requests
-  exits: 10, // EXITS.length words
-  registers: 32, // 32 words: the guest's, while the hypervisor uses them
-  words: 64,
+  exits: 10, // EXITS.length words, room for 16
+  ring: 26, // host page of the device page
+  paused: 27, // 1: does not run, whatever its state
+  // Its time.
+  mode: 28, // index of MODES
+  since: 29, // when it began to be at that
+  born: 31,
+  times: 33, // MODES.length times
+  published: 41, // steal that the guest has been told of
+  // The scheduler's.
+  next: 43, // queue links: row + 1
+  prev: 44,
+  queue: 45, // queue + 1 that it stands in
+  sleeper: 46, // place in the heap of sleepers + 1
+  weight: 47,
+  cap: 48, // percent of the CPU, 0: none
+  credit: 49,
+  epoch: 50, // that its credit is of
+  period: 51, // of its cap
+  capUsed: 52, // cycles
+  boosted: 53,
+  // Its memory.
+  held: 54, // host pages behind its own, in flight included
+  tables: 55, // host pages of its second stage
+  shared: 56, // of its pages that stand on shared host pages
+  swapped: 57, // of its pages that stand on the swap area
+  ballooned: 58, // of its pages that it gave up
+  target: 59, // that it is asked to give up
+  reservation: 60, // pages that are never taken
+  limit: 61, // pages that it may hold
+  shares: 62, // weight of its claim to the rest
+  ins: 63, // pages that came back so far
+  waitsFor: 64, // guest page + 1 that it is blocked on; -1: any free page
+  disk: 65, // model, of DiskModel
+  readOnly: 66,
+  base: 67, // of ins: what came back since then its supervisor needs for the trap at hand
+  failing: 68, // guest page + 1 that the disk could not give back
+  registers: 96, // 32 words: the guest's, while the hypervisor uses them
+  words: 128,
 } as const;
 
-export const VmState = { free: 0, ready: 1, waiting: 2, stopped: 3 } as const;
+export const VmState = {
+  free: 0,
+  ready: 1,
+  waiting: 2, // for an interrupt or its timer
+  stopped: 3, // broke a rule
+  blocked: 4, // for a page of its own
+  dying: 5, // destroyed, its last requests under way
+  shell: 6, // prepared: a guest is still to come
+} as const;
 
 /** Words of the hypervisor's own registers. */
 export const Cpu = {
   current: 0, // VM row + 1 that runs, 0 if none
   end: 1, // two words: when its slice ends
   last: 3, // VM row + 1 whose registers are loaded
-  nextPage: 4, // host pages below it are given out
-  topPage: 5, // and those from here on
-  words: 8,
+  free: 4, // host pages that are free
+  shared: 5, // host pages with more than one guest page on them
+  limbo: 6, // host pages of the dead that a device still reaches
+  started: 7, // two words: when the slice began
+  left: 31, // two words: when the guest that has the CPU last left it
+  sleepers: 9, // in the heap
+  epoch: 10, // of credit
+  leaving: 11, // pages being written to the swap area
+  queueHead: 28, // requests that wait for room in the device's queue: tag + 1
+  queueTail: 29,
+  waiters: 12, // virtual machines blocked for want of any page
+  random: 13, // of victims
+  scan: 14, // host page that sharing looks at next
+  freeSlot: 15, // first free block of the swap area + 1
+  freeSlots: 16,
+  promised: 17, // swap blocks that creation has promised to guests
+  reserved: 18, // pages that it has promised
+  scanned: 19, // pages that sharing has looked at
+  merged: 20,
+  broken: 21, // copies made of shared pages
+  swapOuts: 22,
+  swapIns: 23,
+  dying: 30, // virtual machines whose last requests are under way
+  freeRow: 25, // where to look for a free row first
+  taking: 24, // 1: from the hard mark until the high one
+  timer: 26, // two words: what the timer is set to
+  blocks: 34, // per order: first free block of so many pages + 1
+  queues: 48, // per queue: head, tail: row + 1
+  words: 64,
 } as const;
 
-/** Words of a disk request in flight: VM row + 1, and the guest's tag. */
-export const Tag = { vm: 0, guestTag: 1, words: 2 } as const;
-export const TAGS = 256;
+/** Words of the ledger's row of a host page. */
+export const Page = {
+  owner: 0, // kind | row + 1 << 8; of a free block its order << 8
+  guest: 1, // guest page; of a free block the next one + 1; of a shared page how many stand on it
+  pins: 2, // device requests in flight; of a free block the one before + 1
+  kept: 3, // when it came back: its owner's `ins` at that time
+  hash: 4, // of its contents when sharing last looked
+  slot: 5, // of the swap area + 1, while it travels
+  words: 6,
+} as const;
+
+export const PageKind = {
+  inside: 0, // of a larger free block
+  free: 1, // first of a free block
+  own: 2, // the hypervisor's tables
+  table: 3, // of a second stage
+  guest: 4,
+  shared: 5,
+  leaving: 6, // being written to the swap area
+  coming: 7, // being read from it
+  limbo: 8,
+} as const;
+
+/**
+ * Words of a disk request, from its doorbell to its completion. Each virtual machine has
+ * GUEST_QUEUE rows of its own, so that nobody's requests can crowd out another's; the last rows are
+ * the swap area's.
+ */
+export const Tag = {
+  state: 0, // of TagState
+  vm: 1, // row + 1; 0: the owner is gone
+  guestTag: 2, // of a transfer of our own, the host page
+  flags: 3,
+  block: 4, // of the host's disk
+  count: 5, // pages
+  next: 6, // tag + 1, of those that wait for room in the device's queue
+  pages: 8, // host pages, at most SCATTER
+  words: 8 + SCATTER,
+} as const;
+export const TagState = { free: 0, request: 1, out: 2, in: 3 } as const;
+export const GUEST_QUEUE = 16; // requests of one guest
+/** Beside one for each virtual machine, which waits for one page at a time. */
+export const SWAP_TAGS = 24;
+
+/** Words of a block of the swap area. */
+export const Slot = { vm: 0, next: 1, words: 2 } as const; // row + 1 that has it; the next free + 1
+
+export const QUEUES = 3;
+export const ORDERS = 10; // free blocks of 1 to 512 pages
+
+/** Room to remember the hashes of all pages: a power of two. */
+const hints = (pages: number): number => 2 ** Math.ceil(Math.log2(Math.max(1024, pages)));
 
 export class State {
   readonly machine: Machine;
@@ -63,22 +198,64 @@ export class State {
   readonly vm: Table;
   readonly cpu: Table;
   readonly tag: Table;
+  readonly page: Table;
+  readonly sleeper: Table; // [rows]: a heap of rows by wake
+  readonly slot: Table;
+  readonly hint: Table; // [a power of two]: page + 1 last seen with such a hash
   readonly root: number;
   readonly end: number;
+  /** Told when the host page behind a guest page changes, or may be written less. */
+  readonly changed: (vm: number, page: number) => void;
 
-  constructor(machine: Machine, config: HypervisorConfig, vms: number) {
+  constructor(
+    machine: Machine,
+    config: HypervisorConfig,
+    vms: number,
+    changed: (vm: number, page: number) => void,
+  ) {
     this.machine = machine;
     this.config = config;
+    this.changed = changed;
     const layout = new Layout(machine, 0);
     this.vm = layout.table(vms, Vm.words);
     this.cpu = layout.table(1, Cpu.words);
-    this.tag = layout.table(TAGS, Tag.words);
+    this.tag = layout.table(vms * GUEST_QUEUE + vms + SWAP_TAGS, Tag.words);
+    this.page = layout.table(machine.pages, Page.words);
+    this.sleeper = layout.table(vms, 1);
+    this.slot = layout.table(Math.max(1, config.swap?.blocks ?? 0), Slot.words);
+    this.hint = layout.table(config.sharing === undefined ? 1 : hints(machine.pages), 1);
     this.root = layout.pages(1);
     this.end = layout.end;
+    assert(EXITS.length <= Vm.ring - Vm.exits, 'hypervisor: a row has room for its exits');
   }
 
   /** Books an exit under its cause. */
   count(vm: number, exit: Exit): void {
     this.vm.add(vm, Vm.exits + EXITS.indexOf(exit), 1);
+  }
+
+  // ---- the hypervisor's own registers -----------------------------------------------------------
+
+  get(word: number): number {
+    return this.cpu.get(0, word);
+  }
+  put(word: number, value: number): void {
+    this.cpu.put(0, word, value);
+  }
+  add(word: number, n: number): number {
+    return this.cpu.add(0, word, n);
+  }
+
+  // ---- the ledger -------------------------------------------------------------------------------
+
+  kind(page: number): number {
+    return this.page.get(page, Page.owner) & 0xff;
+  }
+  /** Row of the virtual machine that a page is charged to, -1 if none. */
+  ownerOf(page: number): number {
+    return (this.page.get(page, Page.owner) >>> 8) - 1;
+  }
+  own(page: number, kind: number, vm: number): void {
+    this.page.put(page, Page.owner, kind | ((vm + 1) << 8));
   }
 }

@@ -9,14 +9,16 @@
 import type { Image } from '../../machine/user-port.ts';
 import { Contexts } from '../../machine/contexts.ts';
 import type { CostProfile } from '../../machine/costs.ts';
-import { E } from '../../machine/counters.ts';
+import { E, type Layer } from '../../machine/counters.ts';
 import { assert } from '../../machine/assert.ts';
 import type { DiskCompletion, DiskPort, DiskRequest } from '../../machine/disk.ts';
 import type { Hart } from '../../machine/hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts';
+import { Journal } from '../../machine/memory.ts';
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import { type Locate, loadUser, readUser, storeUser } from '../../machine/user-memory.ts';
 import type { Regime } from '../../machine/walker.ts';
+import type { BalloonPort } from '../../machine/machine.ts';
 import {
   Cause,
   type Context,
@@ -25,34 +27,24 @@ import {
   type Supervisor,
   type Trap,
 } from '../supervisor.ts';
-import type { GuestPort, Paging } from './paging.ts';
-import type { Exit } from './state.ts';
+import { Ring, RING_SLOTS } from './device-page.ts';
+import { Backing } from './pages.ts';
+import type { AddressSpace, GuestPort, Paging } from './paging.ts';
+import { REQUEST_FLUSH, REQUEST_FORCE, REQUEST_WRITE } from './requests.ts';
+import { type Exit, GUEST_QUEUE } from './state.ts';
 
-/**
- * The disk ring, in words of the guest's last page: completions that the hypervisor produced, in
- * order; the guest's consumer index; one request, as the doorbell hands it over.
- */
-export const Ring = {
-  produced: 0,
-  consumed: 1,
-  outstanding: 2,
-  completions: 16, // RING_SLOTS words: tag | failed << 31
-  request: 512, // tag, flags, block, count, then the pages
-} as const;
-export const RING_SLOTS = 64;
-export const GUEST_QUEUE = 16; // requests of one guest
-export const REQUEST_WRITE = 1;
-export const REQUEST_FORCE = 2;
-export const REQUEST_FLUSH = 4;
+const ATTEMPTS = 400; // a handler in test mode is rolled back so often at most
 
 /** What a hypervisor answers for its guest. Each method is one exit. */
 export interface Monitor {
-  /** Second stage lacks `gpa`. False: the guest may not have it, and must be stopped. */
-  memory(vm: number, gpa: number): boolean;
+  /** Second stage lacks `gpa`: of Backing, what became of it. */
+  memory(vm: number, gpa: number): number;
   /** The disk's doorbell. False: the request makes no sense. */
   doorbell(vm: number): boolean;
   console(vm: number, channel: number, bytes: Uint8Array): void;
   entropy(vm: number): number;
+  /** The guest gives page `page` up. */
+  give(vm: number, page: number): void;
 }
 
 export interface VirtualMachineSpec {
@@ -64,6 +56,24 @@ export interface VirtualMachineSpec {
   readonly images: readonly Image[];
   /** whether its supervisor says to whom counters are attributed */
   readonly accounts: boolean;
+  /** its handlers may have to wait for a page: they must be undoable */
+  readonly transactional: boolean;
+  /** test mode: each handler is rolled back at each of its stores once, and redelivered */
+  readonly restarts: boolean;
+}
+
+/** One delivery of one trap: what it takes to undo it, and what waits until it cannot be. */
+interface Transaction {
+  readonly journal: Journal;
+  readonly outside: Journal | null; // where writes were noted before
+  readonly undo: (() => void)[];
+  readonly deferred: (() => void)[];
+  readonly drawn: number[]; // random words: the next attempt sees the same
+  readonly counts: Layer;
+  readonly owner: number;
+  readonly timer: Tick;
+  readonly interrupt: boolean;
+  readonly space: AddressSpace;
 }
 
 export class VirtualMachine implements Machine, LoopMachine {
@@ -73,7 +83,8 @@ export class VirtualMachine implements Machine, LoopMachine {
   readonly profile: CostProfile;
   readonly contexts: Contexts;
   readonly disk: DiskPort;
-  readonly transactional = false;
+  readonly transactional: boolean;
+  readonly balloon: BalloonPort;
   readonly vcpu: HartLoop;
   readonly #host: Machine;
   readonly #monitor: Monitor;
@@ -81,8 +92,15 @@ export class VirtualMachine implements Machine, LoopMachine {
   readonly #ring: number; // guest-physical address
   readonly #locate: Locate;
   readonly #paging: Paging;
+  /** The machine below, if that is a guest's: its supervisor may be rolled back under ours. */
+  readonly #outer: VirtualMachine | null;
   #timer: Tick = NEVER; // vstimecmp
   #interrupt = false; // hvip
+  #transaction: Transaction | null = null;
+  #committing = false; // what was put off happens now
+  #drawn: number[] = []; // random words that a rolled-back handler had been given
+  #attempt = 0; // test mode
+  #stores = 0;
 
   constructor(host: Machine, monitor: Monitor, spec: VirtualMachineSpec, guest: Supervisor) {
     this.#host = host;
@@ -92,6 +110,8 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.profile = host.profile;
     this.level = host.level + 1;
     this.pages = spec.pages - 1;
+    this.#outer = host instanceof VirtualMachine && host.transactional ? host : null;
+    this.transactional = spec.transactional || spec.restarts || this.#outer !== null;
     this.#ring = this.pages * PAGE_BYTES;
     const paging = spec.paging(this.#port());
     this.#paging = paging;
@@ -110,6 +130,17 @@ export class VirtualMachine implements Machine, LoopMachine {
         this.#submit(request);
       },
       complete: () => this.#complete(),
+    };
+    this.balloon = {
+      target: () => this.load(this.#ring + Ring.target * 4),
+      size: () => this.load(this.#ring + Ring.ballooned * 4),
+      give: (page) => {
+        this.#finally(() => {
+          this.#exit('balloon', () => {
+            monitor.give(spec.vm, page);
+          });
+        });
+      },
     };
     // The guest boots when it first runs, on its own time.
     this.vcpu = new HartLoop(this, guest, () => {
@@ -139,11 +170,13 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   store(pa: number, value: number): void {
+    this.#restartPoint();
     this.hart.countReference('store');
     this.#paging.store(this.#aligned(pa, 4), value);
   }
 
   zeroPage(page: number): void {
+    this.#restartPoint();
     const { hart } = this;
     const at = this.#page(page, true);
     hart.counters.add(E.pagesZeroed, 1);
@@ -152,6 +185,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   copyPage(to: number, from: number): void {
+    this.#restartPoint();
     const { hart } = this;
     const source = this.#page(from, false);
     const target = this.#page(to, true);
@@ -165,7 +199,12 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   writePtes(updates: readonly PteUpdate[]): void {
-    this.#paging.writePtes(updates);
+    if (this.#spec.restarts) {
+      for (const update of updates) {
+        this.#restartPoint();
+        this.#paging.writePtes([update]);
+      }
+    } else this.#paging.writePtes(updates);
   }
 
   loadUser(va: number): number | null {
@@ -173,6 +212,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   storeUser(va: number, value: number): boolean {
+    this.#restartPoint();
     return storeUser(this.hart, this.#locate, va, value);
   }
 
@@ -192,9 +232,15 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   #missing(gpa: number): void {
-    const backed = this.#exit('memory', () => this.#monitor.memory(this.#spec.vm, gpa));
+    const backing = this.#exit('memory', () => this.#monitor.memory(this.#spec.vm, gpa));
     this.hart.counters.add(E.guestPageFaults, 1);
-    if (!backed) this.#stop(gpa);
+    if (backing === Backing.refused) this.#stop(gpa);
+    if (backing === Backing.wait) this.#block(gpa);
+  }
+
+  /** The guest supervisor cannot go on now: its handler is begun anew when it can. */
+  #block(gpa: number): never {
+    throw new Blocked({ cause: Cause.guestBlocked, tval: 0, gpa, level: this.#host.level });
   }
 
   /** The guest supervisor cannot go on: what it was doing is dropped with it. */
@@ -232,6 +278,16 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.hart.now();
   }
 
+  /** As the hypervisor left it in the device page: a version that is odd is being written. */
+  stolen(): Tick {
+    const at = this.#ring + Ring.steal * 4;
+    for (;;) {
+      const version = this.load(at);
+      const cycles = (this.load(at + 4) >>> 0) + this.load(at + 8) * 2 ** 32;
+      if (version % 2 === 0 && this.load(at) === version) return cycles;
+    }
+  }
+
   /** To whom time counts is the host's to say, unless it let the guest. */
   attribute(owner: number): void {
     if (this.#spec.accounts) this.hart.attribute(owner, this.hart.counters.layer);
@@ -255,16 +311,33 @@ export class VirtualMachine implements Machine, LoopMachine {
   // ---- devices ----------------------------------------------------------------------------------
 
   console(channel: number, bytes: Uint8Array): void {
-    this.#exit('console', () => {
-      this.#monitor.console(this.#spec.vm, channel, bytes);
+    this.#finally(() => {
+      this.#exit('console', () => {
+        this.#monitor.console(this.#spec.vm, channel, bytes);
+      });
     });
   }
 
   entropy(): number {
-    return this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
+    const word =
+      this.#drawn.shift() ?? this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
+    this.#transaction?.drawn.push(word);
+    return word;
   }
 
   #submit(request: DiskRequest): void {
+    const outstanding = this.#ring + Ring.outstanding * 4;
+    this.store(outstanding, this.load(outstanding) + 1);
+    // What it moves must be here when it is handed over, and nothing can wait then.
+    if (this.transactional) {
+      for (const page of request.pages) this.#paging.load(page * PAGE_BYTES);
+    }
+    this.#finally(() => {
+      this.#handOver(request);
+    });
+  }
+
+  #handOver(request: DiskRequest): void {
     const at = this.#ring + Ring.request * 4;
     const flags =
       (request.write ? REQUEST_WRITE : 0) |
@@ -274,8 +347,6 @@ export class VirtualMachine implements Machine, LoopMachine {
     words.forEach((word, n) => {
       this.store(at + n * 4, word);
     });
-    const outstanding = this.#ring + Ring.outstanding * 4;
-    this.store(outstanding, this.load(outstanding) + 1);
     if (!this.#exit('disk', () => this.#monitor.doorbell(this.#spec.vm))) this.#stop(at);
   }
 
@@ -301,12 +372,26 @@ export class VirtualMachine implements Machine, LoopMachine {
     if (hart.listener !== null) hart.tell({ what: 'exit', cause: exit });
     hart.charge('trap-entry', hart.costs.trapEntry);
     const before = hart.references;
+    // What the host does for us stays done when we are rolled back; if it is a guest itself, its
+    // own machine takes note.
+    const noted = hart.memory.exchange(this.#outer?.journal ?? null);
     const result = act();
+    hart.memory.exchange(noted);
     this.#foreign += hart.references - before;
     hart.charge('trap-return', hart.costs.trapReturn);
     hart.install(this.#paging.regime());
     hart.enterLayer(layer);
     return result;
+  }
+
+  /** The host page behind `page` changed, or may be written less. */
+  changed(page: number): void {
+    this.#paging.changed(page);
+  }
+
+  /** It will not run again: nothing may remember its memory. */
+  ended(): void {
+    this.#paging.ended();
   }
 
   // ---- LoopMachine ------------------------------------------------------------------------------
@@ -350,15 +435,99 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.contexts.privilegeOf(context);
   }
 
+  // ---- transactions: one delivery of one trap, undone if the guest's supervisor must wait --------
+
+  /** What the machine inside notes its supervisor's writes in. */
+  get journal(): Journal | null {
+    return this.#transaction?.journal ?? null;
+  }
+
+  /** Outer ones open first: the host's supervisor takes our exits in the middle of this handler. */
   begin(): void {
-    // No guest handler is rolled back but to be dropped.
+    this.#outer?.begin();
+    const { hart } = this;
+    const undo: (() => void)[] = [];
+    this.contexts.undo = undo;
+    hart.settle();
+    const journal = new Journal();
+    this.#transaction = {
+      journal,
+      outside: hart.memory.exchange(journal),
+      undo,
+      deferred: [],
+      drawn: [],
+      counts: hart.counters.saveLayer(Math.min(this.level, 2)),
+      owner: hart.counters.owner,
+      timer: this.#timer,
+      interrupt: this.#interrupt,
+      space: this.#paging.space(),
+    };
+    this.#attempt++;
+    this.#stores = 0;
   }
 
+  /** Doorbells and output go out now, in order. An outer machine may still have to wait. */
   commit(): void {
-    // As above.
+    const transaction = this.#transaction;
+    assert(transaction !== null, 'virtual machine: a commit ends a transaction');
+    this.#committing = true;
+    for (const act of transaction.deferred) act();
+    this.#close(transaction);
+    this.#attempt = 0;
+    this.#drawn = [];
+    this.#outer?.commit();
   }
 
-  rollback(): void {
-    // As above.
+  rollback(blocked: Trap): Trap {
+    this.#undo();
+    const outer = this.#outer;
+    if (outer === null) return blocked;
+    if (blocked.level < outer.level) return outer.rollback(blocked);
+    // A handler that waits for our host keeps what the host has done for it.
+    try {
+      outer.commit();
+      return blocked;
+    } catch (error) {
+      if (!(error instanceof Blocked)) throw error;
+      return outer.rollback(error.trap);
+    }
+  }
+
+  /** Undoes what the handler did. The clock goes back by what it cost: it will cost that again. */
+  #undo(): void {
+    const transaction = this.#transaction;
+    if (transaction === null) return;
+    const { hart } = this;
+    hart.memory.exchange(null);
+    hart.memory.undo(transaction.journal);
+    for (const undo of transaction.undo.reverse()) undo();
+    this.#drawn = [...transaction.drawn, ...this.#drawn];
+    this.#timer = transaction.timer;
+    this.#interrupt = transaction.interrupt;
+    this.#close(transaction);
+    hart.settle();
+    hart.rewind(hart.now() - hart.counters.restoreLayer(transaction.counts));
+    if (this.#spec.accounts) hart.attribute(transaction.owner, hart.counters.layer);
+    this.#paging.restore(transaction.space);
+  }
+
+  #close(transaction: Transaction): void {
+    this.hart.memory.exchange(transaction.outside);
+    this.contexts.undo = null;
+    this.#transaction = null;
+    this.#committing = false;
+  }
+
+  /** What cannot be undone happens when the handler is through. */
+  #finally(act: () => void): void {
+    if (this.#transaction === null || this.#committing) act();
+    else this.#transaction.deferred.push(act);
+  }
+
+  /** Test mode: the n-th delivery of a trap is rolled back at its n-th store, until none is left. */
+  #restartPoint(): void {
+    if (!this.#spec.restarts || this.#transaction === null || this.#committing) return;
+    this.#stores++;
+    if (this.#stores === this.#attempt && this.#attempt <= ATTEMPTS) this.#block(0);
   }
 }

@@ -13,8 +13,15 @@ import { NEVER, PAGE_BYTES } from '../../machine/units.ts';
 import { Cause } from '../../kernel/supervisor.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
-import { EXITS, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
-import { Ring } from '../../kernel/hypervisor/virtual-machine.ts';
+import {
+  EXITS,
+  type HypervisorConfig,
+  Page,
+  PageKind,
+  Vm,
+  VmState,
+} from '../../kernel/hypervisor/state.ts';
+import { Ring } from '../../kernel/hypervisor/device-page.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
 import { hostPage } from '../machine/rigs.ts';
@@ -487,14 +494,18 @@ describe('a guest that breaks the rules stops alone', () => {
       trap: (s, { cause }) => {
         if (cause !== Cause.environmentCall || machine === null) return false;
         const { memory } = machine;
-        const root = memory.get(w.hypervisor.state.vm.address(0, Vm.root));
+        const { state } = w.hypervisor;
+        const root = memory.get(state.vm.address(0, Vm.root));
         const mine = Array.from({ length: 64 }, (_, n) =>
           hostPage((at) => memory.get(at), root, n),
         );
+        // By the ledger: neither the guest's, nor a table, nor the hypervisor's.
+        const isFree = (page: number): boolean =>
+          (memory.get(state.page.address(page, Page.owner)) & 0xff) <= PageKind.free;
         // Whatever is free gets a canary: an entry that a walker would take, mark and write back.
         for (let page = w.hypervisor.state.end; page < memory.pages; page++) {
           const words = memory.page(page);
-          if (!mine.includes(page) && words.every((word) => word === 0)) {
+          if (isFree(page) && words.every((word) => word === 0)) {
             for (let n = 0; n < words.length; n += 2) words[n] = CANARY;
           }
         }

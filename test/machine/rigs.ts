@@ -97,12 +97,16 @@ export function busyGuest(cycles: number): { supervisor: Script; images: Image[]
 export function virtualMaker(
   name: string,
   hypervisor: Pick<HypervisorConfig, 'backing' | 'secondStage'>,
-  modes: { readonly storm?: boolean; readonly company?: boolean } = {},
+  modes: {
+    readonly storm?: boolean;
+    readonly company?: boolean;
+    readonly restarts?: boolean;
+  } = {},
 ): Maker {
   return {
     name,
     storm: modes.storm === true,
-    restarts: false,
+    restarts: modes.restarts === true,
     virtual: true,
     make: ({ supervisor, images, seed }) => {
       const bytes: number[] = [];
@@ -123,6 +127,7 @@ export function virtualMaker(
         firstBlock: 7,
         blocks: BLOCKS,
         channel: CHANNEL,
+        restarts: modes.restarts === true,
       };
       const neighbour = {
         ...busyGuest(60_000),
@@ -178,6 +183,7 @@ export const MAKERS: readonly Maker[] = [
   virtualMaker('virtual, 4 KiB on touch', { backing: 'touch', secondStage: '4KiB' }),
   virtualMaker('virtual, 2 MiB populated', { backing: 'populate', secondStage: '2MiB' }),
   virtualMaker('virtual, storm', NESTED, { storm: true }),
+  virtualMaker('virtual, restarts', NESTED, { restarts: true }),
   virtualMaker('virtual, beside a neighbour', NESTED, { company: true }),
   virtualMaker('virtual, beside a neighbour in a storm', NESTED, { company: true, storm: true }),
 ];

@@ -1,0 +1,205 @@
+/**
+ * Virtual machines come and go: created from nothing or from a prepared shell, paused, destroyed.
+ * A creation is refused before anything is changed, in words, if what it promises could not be
+ * kept; a death gives everything back, at the latest when the last device request has ended.
+ */
+import { assert } from '../../machine/assert.ts';
+import type { Image } from '../../machine/user-port.ts';
+import type { Supervisor } from '../supervisor.ts';
+import {
+  dropUnmapped,
+  hostPage,
+  makeSecondStage,
+  mapHost,
+  populate,
+  release,
+  takeFor,
+} from './pages.ts';
+import { DEFAULT_WEIGHT } from './schedulers.ts';
+import { makeReady, makeUnready, startClock } from './slices.ts';
+import { Cpu, Page, type State, Vm, VmState } from './state.ts';
+
+/** A guest to boot, and what its machine is to have. */
+export interface Guest {
+  readonly supervisor: Supervisor;
+  readonly images: readonly Image[];
+  /** guest-physical pages, one of which is the disk ring's */
+  readonly pages: number;
+  readonly firstBlock: number;
+  readonly blocks: number;
+  readonly channel: number;
+  /** let its supervisor say to whom counters are attributed: for measuring tenants inside */
+  readonly accounts?: boolean;
+  /** of the CPU, against others'; default 256 */
+  readonly weight?: number;
+  /** percent of the CPU that it may have; default no cap */
+  readonly cap?: number;
+  /** pages that are never taken from it; default 0 */
+  readonly reservation?: number;
+  /** host pages that it may hold; default all of its own */
+  readonly limit?: number;
+  /** its claim to memory between the two, against others'; default 1000 */
+  readonly shares?: number;
+  /** test mode: each handler of its supervisor is rolled back at each of its stores once */
+  readonly restarts?: boolean;
+}
+
+/** Why something was not done. Nothing has changed. */
+export interface Refusal {
+  readonly refused: string;
+}
+export const refuse = (refused: string): Refusal => ({ refused });
+
+const LEAST_PAGES = 16; // that a limit leaves: one handler must find all that it touches
+const DEFAULT_SHARES = 1000;
+
+/** Pages of second-stage tables for so many guest pages, at most. */
+const tablesFor = (pages: number): number =>
+  4 + Math.ceil(pages / 2 ** 18) + Math.ceil(pages / 512);
+
+/** Whether a guest can be made, or why not. */
+export function admit(state: State, guest: Guest): Refusal | null {
+  const { pages } = guest;
+  const { swap } = state.config;
+  const [reservation, limit] = [guest.reservation ?? 0, guest.limit ?? pages];
+  const whole = (n: number): boolean => Number.isInteger(n) && n >= 0;
+  if (!whole(pages) || pages < 2 || pages > 2 ** 20) {
+    return refuse(`a machine of ${pages} pages: give it 2 to 1048576`);
+  }
+  if (!whole(reservation) || reservation > limit || !whole(limit) || limit > pages) {
+    return refuse(
+      `reservation ${reservation}, limit ${limit}, pages ${pages}: they must not fall in this order`,
+    );
+  }
+  if (limit < pages && (swap === undefined || limit < LEAST_PAGES)) {
+    return refuse(`a limit below its pages takes a swap area, and at least ${LEAST_PAGES} pages`);
+  }
+  const cap = guest.cap ?? 0;
+  if (!whole(cap) || cap > 100) return refuse(`a cap of ${cap} percent: give 1 to 100, or none`);
+  if (cap > 0 && state.config.scheduler !== 'credit') {
+    return refuse('a cap takes the credit scheduler');
+  }
+  const weight = guest.weight ?? DEFAULT_WEIGHT;
+  if (!whole(weight) || weight < 1 || weight > 4096) {
+    return refuse(`a weight of ${weight}: give 1 to 4096`);
+  }
+  const memory = state.machine.pages - state.end;
+  const reserved = state.get(Cpu.reserved) + reservation + tablesFor(pages);
+  if (reservation > 0 && reserved > memory) {
+    return refuse(`${reserved} pages would be reserved, of ${memory} that there are`);
+  }
+  const promised = state.get(Cpu.promised) + pages - reservation;
+  if (swap !== undefined && promised > swap.blocks) {
+    return refuse(`the swap area has ${swap.blocks} blocks, and could be asked for ${promised}`);
+  }
+  return null;
+}
+
+/** Makes row `vm` a virtual machine that is ready to run. Refused: memory is used up. */
+export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
+  const { vm: row } = state;
+  const shell = row.get(vm, Vm.state) === VmState.shell;
+  if (!shell && !makeShell(state, vm, guest.pages)) return refuse('there is no memory for it');
+  const reservation = guest.reservation ?? 0;
+  row.put(vm, Vm.firstBlock, guest.firstBlock);
+  row.put(vm, Vm.blocks, guest.blocks);
+  row.put(vm, Vm.channel, guest.channel);
+  row.put(vm, Vm.weight, guest.weight ?? DEFAULT_WEIGHT);
+  row.put(vm, Vm.cap, guest.cap ?? 0);
+  row.put(vm, Vm.epoch, state.get(Cpu.epoch) - 1);
+  row.put(vm, Vm.reservation, reservation);
+  row.put(vm, Vm.limit, guest.limit ?? guest.pages);
+  row.put(vm, Vm.shares, guest.shares ?? DEFAULT_SHARES);
+  const { backing, secondStage } = state.config;
+  if (backing === 'populate' && !populate(state, vm, secondStage === '2MiB')) {
+    dropShell(state, vm);
+    return refuse('there is no memory for all of its pages');
+  }
+  if (row.get(vm, Vm.ring) === 0) pinRing(state, vm, hostPage(state, vm, guest.pages - 1));
+  state.add(Cpu.reserved, reservation + tablesFor(guest.pages));
+  state.add(Cpu.promised, guest.pages - reservation);
+  startClock(state, vm);
+  makeReady(state, vm, false);
+  return null;
+}
+
+/**
+ * Makes free row `vm` a shell: all that a machine of `pages` pages needs before its guest is known,
+ * second stage and device page. False: there is no memory for it.
+ */
+export function makeShell(state: State, vm: number, pages: number): boolean {
+  const { vm: row } = state;
+  for (let word = 0; word < Vm.registers; word++) row.put(vm, word, 0);
+  row.put(vm, Vm.pages, pages);
+  const root = makeSecondStage(state, vm);
+  if (root < 0) return false;
+  row.put(vm, Vm.root, root);
+  // A device page of its own is always there, so that telling the guest something cannot fail.
+  const huge = state.config.secondStage === '2MiB';
+  const ring = huge ? -1 : takeFor(state, vm, pages - 1);
+  if (ring >= 0) state.machine.zeroPage(ring);
+  if (!huge && (ring < 0 || !mapHost(state, vm, pages - 1, ring, 0))) {
+    if (ring >= 0) dropUnmapped(state, vm, ring);
+    release(state, vm);
+    return false;
+  }
+  if (!huge) pinRing(state, vm, ring);
+  row.put(vm, Vm.state, VmState.shell);
+  return true;
+}
+
+function pinRing(state: State, vm: number, host: number): void {
+  assert(host >= 0, 'life: the device page is there');
+  state.page.add(host, Page.pins, 1);
+  state.vm.put(vm, Vm.ring, host);
+}
+
+/** A shell that no guest came for. */
+export function dropShell(state: State, vm: number): void {
+  giveMemory(state, vm);
+  state.vm.put(vm, Vm.state, VmState.free);
+}
+
+function giveMemory(state: State, vm: number): void {
+  const ring = state.vm.get(vm, Vm.ring);
+  if (ring !== 0) state.page.add(ring, Page.pins, -1);
+  release(state, vm);
+}
+
+/** A shell of so many pages, or a free row; -1 if there is neither. */
+export function rowFor(state: State, pages: number): number {
+  const { vm: row } = state;
+  const hint = state.get(Cpu.freeRow);
+  for (let n = 0; n < row.rows; n++) {
+    const vm = (hint + n) % row.rows;
+    const is = row.get(vm, Vm.state);
+    if (is !== VmState.free && !(is === VmState.shell && row.get(vm, Vm.pages) === pages)) continue;
+    state.put(Cpu.freeRow, vm + 1 === row.rows ? 0 : vm + 1);
+    return vm;
+  }
+  return -1;
+}
+
+/** Its memory goes back, all of it. What it was stays to be read until the row is freed. */
+export function endVm(state: State, vm: number): void {
+  const { vm: row } = state;
+  const waits = row.get(vm, Vm.state) === VmState.blocked && row.get(vm, Vm.waitsFor) === -1;
+  if (waits) state.add(Cpu.waiters, -1);
+  row.put(vm, Vm.waitsFor, 0);
+  makeUnready(state, vm, VmState.stopped);
+  giveMemory(state, vm);
+  const reservation = row.get(vm, Vm.reservation);
+  const pages = row.get(vm, Vm.pages);
+  state.add(Cpu.reserved, -(reservation + tablesFor(pages)));
+  state.add(Cpu.promised, -(pages - reservation));
+}
+
+/** Frees the row of one that has ended, as soon as none of its requests is under way. */
+export function reap(state: State, vm: number): boolean {
+  const { vm: row } = state;
+  if (row.get(vm, Vm.state) !== VmState.dying || row.get(vm, Vm.outstanding) > 0) return false;
+  row.put(vm, Vm.state, VmState.free);
+  state.put(Cpu.freeRow, vm);
+  state.add(Cpu.dying, -1);
+  return true;
+}

@@ -1,0 +1,131 @@
+/**
+ * Taking memory back, invisibly: read it beside the exokernel's file of this name. When free memory
+ * runs low, guests that can be asked are asked to give up pages of their own choice (a balloon);
+ * when it runs very low, pages are written to the swap area, whichever a blind choice hits, and
+ * their owners are not told. Nobody names a page: the hypervisor cannot know which one matters.
+ *
+ *     free: ... high ---- soft: ask ---- hard: take ---- 0: whoever needs a page waits
+ *
+ * From whom: the one that pays least for each page it holds, that is holds most against its shares,
+ * and holds more than its reservation. Waldspurger (OSDI 2002), sections 2, 5.1 and 6.3, without
+ * the idle memory tax.
+ */
+import { PTE_V } from '../../machine/sv39.ts';
+import { find } from './second-stage.ts';
+import { isShared } from './sharing.ts';
+import { makeReady } from './slices.ts';
+import { Cpu, type State, Vm, VmState } from './state.ts';
+import { startOut } from './swap.ts';
+
+/** Watermarks, in parts of memory, and at least so many pages. */
+const HIGH = 0.06;
+const SOFT = 0.04;
+const HARD = 0.02;
+const LEAST = 16;
+const STEP = 8; // pages that one turn begins to write out
+const TRIES = 32; // blind guesses before a search from the last one on
+const SEARCH = 512; // pages that a search goes on for
+
+const mark = (state: State, part: number): number =>
+  Math.max(Math.round((LEAST * part) / HARD), Math.floor(part * state.machine.pages));
+
+/** Free pages, those counted that are as good as free. */
+const soonFree = (state: State): number => state.get(Cpu.free) + state.get(Cpu.leaving);
+
+/** One step, if there is too little free memory: bounded work, at each turn of the CPU. */
+export function reclaim(state: State): void {
+  if (state.config.swap === undefined) return;
+  const free = soonFree(state);
+  const taking = state.get(Cpu.taking) !== 0;
+  if (free >= mark(state, taking ? HIGH : HARD) && state.get(Cpu.waiters) === 0) {
+    if (taking) state.put(Cpu.taking, 0);
+    return;
+  }
+  if (!taking) state.put(Cpu.taking, 1);
+  for (let n = 0; n < STEP; n++) {
+    const vm = victim(state);
+    if (vm < 0 || !takeOne(state, vm)) return;
+  }
+}
+
+/** Who must give a page: over its limit and in want, or the one that pays least. -1: nobody. */
+function victim(state: State): number {
+  const { vm: row } = state;
+  let least = -1;
+  let price = Number.POSITIVE_INFINITY;
+  for (let vm = 0; vm < row.rows; vm++) {
+    const is = row.get(vm, Vm.state);
+    if (is === VmState.free || is === VmState.stopped || is === VmState.dying) continue;
+    const held = row.get(vm, Vm.held);
+    if (row.get(vm, Vm.waitsFor) === -1 && held >= row.get(vm, Vm.limit)) return vm;
+    if (held <= row.get(vm, Vm.reservation)) continue;
+    const pays = row.get(vm, Vm.shares) / held;
+    if (pays < price) {
+      price = pays;
+      least = vm;
+    }
+  }
+  return least;
+}
+
+/** Begins to write some page of `vm` out. False: none was found that can go now. */
+function takeOne(state: State, vm: number): boolean {
+  const pages = state.vm.get(vm, Vm.pages) - 1; // not the device page
+  let page = 0;
+  for (let n = 0; n < TRIES + SEARCH; n++) {
+    page = n < TRIES ? random(state) % pages : (page + 1) % pages;
+    const place = find(state, vm, page);
+    if (place === null || (place.entry & PTE_V) === 0 || isShared(place.entry)) continue;
+    if (startOut(state, vm, page, place)) return true;
+  }
+  return false;
+}
+
+/** xorshift32: blind on purpose, or it would fight the guests' own choice. */
+function random(state: State): number {
+  let x = state.get(Cpu.random);
+  if (x === 0) x = 0x9e3779b9;
+  x ^= x << 13;
+  x ^= x >>> 17;
+  x ^= x << 5;
+  state.put(Cpu.random, x);
+  return x >>> 0;
+}
+
+/** What free memory a guest whose pages can be had back needs: asked for before it is short. */
+export const isShort = (state: State): boolean => soonFree(state) < mark(state, SOFT);
+
+/** A virtual machine is blocked until a page of its own is there, or any page is free. */
+export function block(state: State, vm: number): void {
+  if (state.vm.get(vm, Vm.waitsFor) === -1) state.add(Cpu.waiters, 1);
+}
+
+/** One that waits for any page, and none will ever be free: nothing leaves, nobody has to give. */
+export function hopeless(state: State): number {
+  if (state.get(Cpu.waiters) === 0 || state.get(Cpu.leaving) > 0) return -1;
+  const { vm: row } = state;
+  for (let vm = 0; vm < row.rows; vm++) {
+    const waits = row.get(vm, Vm.state) === VmState.blocked && row.get(vm, Vm.waitsFor) === -1;
+    if (waits && state.get(Cpu.queueHead) === 0) return vm;
+  }
+  return -1;
+}
+
+/** Memory may be free again: whoever waits for any page tries once more. */
+export function wakeWaiters(state: State): void {
+  if (state.get(Cpu.waiters) === 0) return;
+  const { vm: row } = state;
+  for (let vm = 0; vm < row.rows; vm++) {
+    if (row.get(vm, Vm.state) === VmState.blocked && row.get(vm, Vm.waitsFor) === -1)
+      unblock(state, vm);
+  }
+}
+
+/** What it waited for is there, or may be: it runs again. */
+export function unblock(state: State, vm: number): void {
+  const { vm: row } = state;
+  if (row.get(vm, Vm.state) !== VmState.blocked) return;
+  if (row.get(vm, Vm.waitsFor) === -1) state.add(Cpu.waiters, -1);
+  row.put(vm, Vm.waitsFor, 0);
+  makeReady(state, vm, true);
+}
