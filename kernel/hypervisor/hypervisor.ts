@@ -169,7 +169,7 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
-  /** Ends a virtual machine: everything that it had is free, or will be when its devices are done. */
+  /** Ends a virtual machine: all that it had is free, or will be when its devices are done. */
   destroy(vm: number): Refusal | null {
     const { state } = this;
     const is = this.#lives(vm) ? state.vm.get(vm, Vm.state) : VmState.free;

@@ -68,7 +68,7 @@ export function admit(state: State, guest: Guest): Refusal | null {
   }
   if (!whole(reservation) || reservation > limit || !whole(limit) || limit > pages) {
     return refuse(
-      `reservation ${reservation}, limit ${limit}, pages ${pages}: they must not fall in this order`,
+      `reservation ${reservation}, limit ${limit}, pages ${pages}: none above the next`,
     );
   }
   if (limit < pages && (swap === undefined || limit < LEAST_PAGES)) {

@@ -80,7 +80,7 @@ const ROOM = 3;
 
 /**
  * Sees to it that guest page `page` is there and may be stored to: on first touch, when it comes
- * back from the swap area, when it leaves a shared page. All of a guest's exits for memory end here.
+ * back from the swap area, when it leaves a shared page. All exits for memory end here.
  */
 export function back(state: State, vm: number, page: number): number {
   const { vm: row } = state;
@@ -209,7 +209,10 @@ function drop(state: State, vm: number, entry: number): void {
       freeSlot(state, ptePpn(entry));
       state.vm.add(vm, Vm.swapped, -1);
     } else if (absence(entry) === Absent.given) state.vm.add(vm, Vm.ballooned, -1);
-    else if (entry !== 0) toLimbo(state, vm, ptePpn(entry));
+    else if (entry !== 0) {
+      if (absence(entry) === Absent.coming) state.vm.add(vm, Vm.swapped, -1);
+      toLimbo(state, vm, ptePpn(entry));
+    }
     return;
   }
   const host = ptePpn(entry);
@@ -223,8 +226,6 @@ function drop(state: State, vm: number, entry: number): void {
 
 /** A device still reaches a page of the dead: it is free when its last request has ended. */
 function toLimbo(state: State, vm: number, host: number): void {
-  const kind = state.kind(host);
-  if (kind === PageKind.leaving || kind === PageKind.coming) state.page.put(host, Page.pins, 1);
   state.own(host, PageKind.limbo, -1);
   state.vm.add(vm, Vm.held, -1);
   state.add(Cpu.limbo, 1);

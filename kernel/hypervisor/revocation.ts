@@ -21,10 +21,10 @@ import { startOut } from './swap.ts';
 const HIGH = 0.06;
 const SOFT = 0.04;
 const HARD = 0.02;
-const LEAST = 16;
+const LEAST = 4;
 const STEP = 8; // pages that one turn begins to write out
-const TRIES = 32; // blind guesses before a search from the last one on
-const SEARCH = 512; // pages that a search goes on for
+const TRIES = 16; // blind guesses before a search from the last one on
+const SEARCH = 64; // pages that a search goes on for
 
 const mark = (state: State, part: number): number =>
   Math.max(Math.round((LEAST * part) / HARD), Math.floor(part * state.machine.pages));

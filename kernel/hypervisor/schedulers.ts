@@ -6,7 +6,7 @@
  * - **round robin**: a slice each, in turn.
  * - **credit**: shares in proportion to weights, and a cap. A round begins by giving each as many
  *   credits as its weight says; running burns them, by the cycle; who has some left goes before who
- *   has none. Who wakes up with credits left goes before all (boost), so an interrupt is answered at
+ *   has none. Who wakes up with credits left goes before all (boost): an interrupt is answered at
  *   once; what it burns is burnt, so waking up often gains nothing over its share. When nobody who
  *   wants to run has credits, the next round begins. What was overdrawn is carried over: shares are
  *   exact in the long run. Xen's credit scheduler, with exact burning instead of sampling.

@@ -14,7 +14,7 @@ import { capEnd, type Scheduler, SCHEDULERS, unqueue } from './schedulers.ts';
 import { Cpu, type Mode, MODES, type State, Vm, VmState } from './state.ts';
 import { Ring } from './device-page.ts';
 
-/** Who was woken does not take the CPU from one who has had it for less than this part of a slice. */
+/** Who was woken takes the CPU from nobody who has had it for less than this part of a slice. */
 const LEAST_RUN = 1 / 16;
 const FOREVER = 2 ** 52; // NEVER, in two words
 

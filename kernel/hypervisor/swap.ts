@@ -75,7 +75,9 @@ export function startIn(state: State, vm: number, page: number, host: number, sl
   transfer(state, TagState.in, vm, host, slot);
 }
 
+/** The page is pinned until the transfer has ended, whatever becomes of it meanwhile. */
 function transfer(state: State, kind: number, vm: number, host: number, slot: number): void {
+  state.page.add(host, Page.pins, 1);
   const block = (state.config.swap?.firstBlock ?? 0) + slot;
   const flags = kind === TagState.out ? REQUEST_WRITE : 0;
   fill(state, freeTag(state), kind, { vm, guestTag: host, flags, block, pages: [host] });
@@ -85,11 +87,12 @@ function transfer(state: State, kind: number, vm: number, host: number, slot: nu
 export function wentOut(state: State, host: number, ok: boolean): void {
   const slot = state.page.get(host, Page.slot) - 1;
   const vm = state.ownerOf(host);
+  const kind = state.kind(host);
   state.add(Cpu.leaving, -1);
-  if (state.kind(host) !== PageKind.leaving) {
+  unpin(state, host);
+  if (kind !== PageKind.leaving) {
     // It was wanted again meanwhile, or its guest is gone.
     freeSlot(state, slot);
-    if (state.kind(host) === PageKind.limbo) unpin(state, host);
     return;
   }
   const page = state.page.get(host, Page.guest);
@@ -110,9 +113,10 @@ export function wentOut(state: State, host: number, ok: boolean): void {
 export function cameIn(state: State, host: number, ok: boolean): boolean | null {
   const slot = state.page.get(host, Page.slot) - 1;
   const vm = state.ownerOf(host);
-  if (state.kind(host) !== PageKind.coming) {
+  const kind = state.kind(host);
+  unpin(state, host);
+  if (kind !== PageKind.coming) {
     freeSlot(state, slot);
-    unpin(state, host);
     return null;
   }
   if (!ok) return false; // it stays as it is: its guest ends

@@ -435,7 +435,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.contexts.privilegeOf(context);
   }
 
-  // ---- transactions: one delivery of one trap, undone if the guest's supervisor must wait --------
+  // ---- transactions: one delivery of one trap, undone if the supervisor must wait ---------------
 
   /** What the machine inside notes its supervisor's writes in. */
   get journal(): Journal | null {
@@ -524,7 +524,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     else this.#transaction.deferred.push(act);
   }
 
-  /** Test mode: the n-th delivery of a trap is rolled back at its n-th store, until none is left. */
+  /** Test mode: the n-th delivery of a trap is rolled back at its n-th store. */
   #restartPoint(): void {
     if (!this.#spec.restarts || this.#transaction === null || this.#committing) return;
     this.#stores++;

@@ -75,7 +75,7 @@ describe('time', () => {
           }),
           (naps) => {
             const guests = naps.map(([busy, nap], n) => guest(n + 1, busy * 1000, nap * 1000));
-            const { machine, times } = run(config, guests, 1_500_000, 1);
+            const { machine, times } = run(config, guests, 1_000_000, 5);
             let all = 0;
             times.forEach(({ run: ran, elapsed }, vm) => {
               const { counters } = machine.hart;
