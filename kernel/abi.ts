@@ -59,17 +59,18 @@ export const Call = {
   revoke: 42, // account, slot, taker, first page, pages, count, cycles
   repossess: 43, // account, slot, page
   saveBlock: 44, // place, extent, slot, block
+  consoleRead: 45, // nothing
 } as const;
 export type CallName = keyof typeof Call;
-export const CALL_COUNT = 45;
+export const CALL_COUNT = 46;
 
 /**
  * How many arguments each call has, by number: a record of a batch is its number and so many words.
- * Calls that may switch or wait cannot stand in a batch: -1.
+ * Calls that may switch or wait, or answer more than a value, cannot stand in a batch: -1.
  */
 export const ARITY: readonly number[] = [
   0, -1, -1, 2, 7, 6, -1, 2, 3, 2, 2, 6, 3, 7, 2, 7, 4, 5, 6, 3, 3, 2, 3, -1, -1, 6, 7, 2, -1, 5, 2,
-  7, 6, 4, 3, 1, 3, -1, 3, 6, 5, 2, 7, 3, 4,
+  7, 6, 4, 3, 1, 3, -1, 3, 6, 5, 2, 7, 3, 4, -1,
 ];
 export const BATCH_MAX = 32; // calls
 

@@ -135,3 +135,10 @@ export interface Tenant {
 
 /** Pages that a tenant's first environment is made of: three tables, two ledgers, a stack. */
 export const TENANT_PAGES = 6;
+
+/** At most 16 bytes as the four words of a message, the first byte lowest. */
+export function messageOf(bytes: Uint8Array): Int32Array {
+  const copy = new Uint8Array(16);
+  copy.set(bytes);
+  return new Int32Array(copy.buffer);
+}

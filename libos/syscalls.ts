@@ -280,6 +280,12 @@ export class Syscalls {
   consoleWrite(address: number, bytes: number): Op<CallResult> {
     return this.port.call(Call.consoleWrite, address, bytes);
   }
+  /** What has been typed and not yet been taken: at most 16 bytes. */
+  *consoleRead(): Op<Uint8Array> {
+    const { value } = yield* this.port.call(Call.consoleRead);
+    const words = Int32Array.from([1, 2, 3, 4], (n) => this.port.result(n));
+    return new Uint8Array(words.buffer).subarray(0, value);
+  }
 
   *#message(call: number, env: number, words: readonly number[], grant: Grant | null): Op<Message> {
     const word = (n: number): number => words[n] ?? 0;

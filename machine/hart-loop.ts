@@ -35,6 +35,8 @@ export interface LoopMachine {
   timer(): Tick;
   /** Takes the pending external interrupt, if there is one. */
   takeInterrupt(): boolean;
+  /** Takes the pending interrupt of a console channel: which, or -1. */
+  takeTyped(): number;
   /** When the next device event of this machine is due; NEVER if none, or not ours to know. */
   nextEvent(): Tick;
   /** Runs device events that are due. */
@@ -95,6 +97,11 @@ export class HartLoop implements Context {
       if (now >= until) return trap(Cause.timerInterrupt, level - 1, 0);
       if (machine.takeInterrupt()) {
         this.#pending = trap(Cause.externalInterrupt, level, 0);
+        continue;
+      }
+      const channel = machine.takeTyped();
+      if (channel >= 0) {
+        this.#pending = trap(Cause.consoleInterrupt, level, channel);
         continue;
       }
       const timer = machine.timer();
@@ -203,7 +210,9 @@ export class HartLoop implements Context {
     } else if (cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault) {
       counters.add(E.guestPageFaults, 1);
     } else if (cause === Cause.timerInterrupt) counters.add(E.timerInterrupts, 1);
-    else if (cause === Cause.externalInterrupt) counters.add(E.externalInterrupts, 1);
+    else if (cause === Cause.externalInterrupt || cause === Cause.consoleInterrupt) {
+      counters.add(E.externalInterrupts, 1);
+    }
   }
 }
 

@@ -43,6 +43,7 @@ export const Cause = {
   guestBlocked: 28, // a guest's supervisor waits for its machine: its handler was rolled back
   timerInterrupt: 0x45,
   externalInterrupt: 0x49,
+  consoleInterrupt: 0x50, // a local interrupt of the platform's own: tval is the channel
 } as const;
 export type Cause = (typeof Cause)[keyof typeof Cause];
 
@@ -166,9 +167,16 @@ export interface Machine {
   readonly balloon: BalloonPort;
   /** Writes bytes to a serial channel. */
   console(channel: number, bytes: Uint8Array): void;
+  /** Takes what has arrived on a channel, at most CONSOLE_FIFO bytes: counted register reads. */
+  consoleRead(channel: number): Uint8Array;
   /** 32 random bits, seeded. */
   entropy(): number;
 }
+
+/** Bytes that a serial channel hands over at a time, as a 16550 does. */
+export const CONSOLE_FIFO = 16;
+/** Channels that can be typed at: 1 to this. */
+export const CONSOLE_CHANNELS = 30;
 
 /** Privilege that a context runs with. A unikernel's libOS runs beside it, in its own privilege. */
 export type Privilege = 'user' | 'supervisor';

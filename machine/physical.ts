@@ -32,6 +32,7 @@ import {
 import { Memory } from './memory.ts';
 import { grip, type Image } from './port.ts';
 import { NEVER, PAGE_BYTES, type Tick } from './units.ts';
+import { Terminals } from './terminals.ts';
 import { type Locate, loadUser, readUser, storeUser } from './user-memory.ts';
 import type { Regime } from './walker.ts';
 
@@ -77,6 +78,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   #regime: Regime = { vmid: 0, asid: 0, root: -1, guestRoot: -1 };
   #timer: Tick = NEVER;
   #interrupt = false;
+  readonly #terminals = new Terminals();
   #random: number;
   // A transaction: one delivery of one trap.
   #deferred: (() => void)[] | null = null;
@@ -305,6 +307,18 @@ export class PhysicalMachine implements Machine, LoopMachine {
     });
   }
 
+  consoleRead(channel: number): Uint8Array {
+    const { bytes, restore } = this.#terminals.read(channel);
+    this.#mmio(1 + bytes.length);
+    this.#undo?.push(restore);
+    return bytes;
+  }
+
+  /** Somebody types: bytes arrive on a channel, and an interrupt says so. */
+  type(channel: number, bytes: Uint8Array): void {
+    this.#terminals.type(channel, bytes);
+  }
+
   entropy(): number {
     this.#mmio(1);
     return this.#next();
@@ -332,6 +346,10 @@ export class PhysicalMachine implements Machine, LoopMachine {
     const was = this.#interrupt;
     this.#interrupt = false;
     return was;
+  }
+
+  takeTyped(): number {
+    return this.#terminals.interrupt();
   }
 
   nextEvent(): Tick {

@@ -6,6 +6,7 @@
 import * as abi from '../../kernel/abi.ts';
 import { AUTHORITY } from './authority.ts';
 import { CONTROL } from './control.ts';
+import { tell } from './effects.ts';
 import { bad, between, type Effect, flat, type Guard, integer, no, type Rules } from './guards.ts';
 import { MEMORY } from './memory.ts';
 import { Call, type Env, sure, wordAt, type World } from './model.ts';
@@ -47,6 +48,8 @@ const REST = {
       return c.a(1);
     },
   ],
+  // Nobody types at the specification's world: that is no act of an environment.
+  consoleRead: [(c) => (tell(c.w, c.me, abi.Status.ok, 0, 0, 0, 0, 0), 'later')],
   batch: [
     bad(1, (c) => between(c.a(1), 1)),
     no('tooMany', 1, (c) => c.a(1) > abi.BATCH_MAX),

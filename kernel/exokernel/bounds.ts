@@ -56,6 +56,7 @@ const WORST: Record<CallName, number> = {
   revoke: 52,
   repossess: 420,
   saveBlock: 17,
+  consoleRead: 2,
 };
 
 /** By call number. */

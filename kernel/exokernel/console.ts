@@ -1,7 +1,9 @@
-/** The console: bytes out, on the channel of the caller's account. */
-import { Account, CONSOLE_MAX, Status } from '../abi.ts';
+/** The console: bytes out and in, on the channel of the caller's account. */
+import { Account, ACCOUNTS, CONSOLE_MAX, Status } from '../abi.ts';
+import { messageOf } from '../supervisor.ts';
 import { payer } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { post } from './life.ts';
 import { isWord, type State } from './state.ts';
 
 /**
@@ -20,4 +22,23 @@ export function consoleWrite(state: State, caller: number, claim: Claims): Answe
 
   state.machine.console(state.account.get(payer(state, caller), Account.tenant), copy);
   return ok(bytes);
+}
+
+/**
+ * consoleRead(): takes what has arrived on that channel. The answer is how many bytes, at most 16,
+ * and they themselves as four words, the first byte lowest.
+ */
+export function consoleRead(state: State, caller: number): null {
+  const channel = state.account.get(payer(state, caller), Account.tenant);
+  const bytes = state.machine.consoleRead(channel);
+  state.machine.contexts.setResult(caller, Status.ok, bytes.length, ...messageOf(bytes));
+  return null;
+}
+
+/** Something arrived on a channel: an event for the first environment of its tenant. */
+export function typed(state: State, channel: number): void {
+  if (channel >= ACCOUNTS || state.account.get(channel, Account.valid) === 0) return;
+  if (state.account.get(channel, Account.tenant) !== channel) return;
+  const holder = state.row(state.account.get(channel, Account.holder));
+  if (holder > 0) post(state, holder);
 }

@@ -42,7 +42,7 @@ import { type Answer, type Claims, type KernelCall, ok, refuse } from './answer.
 import { accountClose, accountCreate, accountMove, allot, charge, putAccount } from './accounts.ts';
 import { REFERENCES } from './bounds.ts';
 import { accessAdd, capAcquire, capDrop, capForge, capOffer } from './capabilities.ts';
-import { consoleWrite } from './console.ts';
+import { consoleRead, consoleWrite, typed } from './console.ts';
 import { completions, diskRequest, saveBlock } from './disk.ts';
 import {
   extentJoin,
@@ -151,6 +151,7 @@ const CALLS: readonly KernelCall[] = (() => {
     revoke,
     repossess,
     saveBlock,
+    consoleRead,
   };
   for (const [name, call] of Object.entries(named)) calls[Call[name as keyof typeof Call]] = call;
   assert(calls.length === CALL_COUNT, 'exokernel: each call number has its function');
@@ -337,6 +338,9 @@ export class Exokernel implements Supervisor {
         return;
       case Cause.externalInterrupt:
         if (completions(state, since)) this.#start(state);
+        return;
+      case Cause.consoleInterrupt:
+        typed(state, trap.tval);
         return;
       case Cause.threadEnd:
         kill(state, current, 0);

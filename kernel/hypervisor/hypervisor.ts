@@ -41,6 +41,7 @@ import {
   choose,
   disarm,
   entering,
+  interrupt,
   leaving,
   makeUnready,
   publish,
@@ -229,10 +230,11 @@ export class Hypervisor implements Supervisor, Monitor {
       state.put(Cpu.last, vm + 1);
       publish(state, vm);
     }
-    if (state.vm.get(vm, Vm.pending) !== 0) {
+    const pending = state.vm.get(vm, Vm.pending);
+    if (pending !== 0) {
       state.vm.put(vm, Vm.pending, 0);
       machine.moveRegisters(1);
-      guest.inject();
+      guest.inject(pending);
     }
     this.#registers(vm, false);
     entering(state, vm);
@@ -254,6 +256,9 @@ export class Hypervisor implements Supervisor, Monitor {
       case Cause.externalInterrupt:
         this.#completions();
         // Its guest may be the one that runs: dispatch injects.
+        return;
+      case Cause.consoleInterrupt:
+        this.#typed(tval);
         return;
       case Cause.virtualInstruction:
         wait(state, vm, tval);
@@ -316,6 +321,26 @@ export class Hypervisor implements Supervisor, Monitor {
       const shared = this.#of[vm]?.accounts === true;
       state.machine.console(shared ? channel : state.vm.get(vm, Vm.channel), bytes);
     });
+  }
+
+  consoleRead(vm: number, channel: number): Uint8Array {
+    const { state } = this;
+    return this.#inline(vm, 'console', () => {
+      const shared = this.#of[vm]?.accounts === true;
+      return state.machine.consoleRead(shared ? channel : state.vm.get(vm, Vm.channel));
+    });
+  }
+
+  /** Something arrived on a channel: the guest that it belongs to hears of it. */
+  #typed(channel: number): void {
+    const { state } = this;
+    for (let vm = 0; vm < state.vm.rows; vm++) {
+      const guest = this.#of[vm];
+      if (guest === undefined) continue;
+      if (guest.accounts !== true && state.vm.get(vm, Vm.channel) !== channel) continue;
+      interrupt(state, vm, 1 << channel);
+      return;
+    }
   }
 
   entropy(vm: number): number {
@@ -394,6 +419,7 @@ export class Hypervisor implements Supervisor, Monitor {
 const EXIT_OF: Partial<Record<number, Exit>> = {
   [Cause.timerInterrupt]: 'timer',
   [Cause.externalInterrupt]: 'interrupt',
+  [Cause.consoleInterrupt]: 'interrupt',
   [Cause.virtualInstruction]: 'wait',
   [Cause.loadGuestPageFault]: 'memory',
   [Cause.storeGuestPageFault]: 'memory',

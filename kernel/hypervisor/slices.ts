@@ -131,9 +131,9 @@ export function wait(state: State, vm: number, until: Tick): void {
   else if (until !== NEVER) sleep(state, vm, Math.max(until, 0));
 }
 
-/** An external interrupt for the guest: it is injected when the guest is next dispatched. */
-export function interrupt(state: State, vm: number): void {
-  state.vm.put(vm, Vm.pending, 1);
+/** Interrupts for the guest, bits of Vm.pending: injected when the guest is next dispatched. */
+export function interrupt(state: State, vm: number, bits = 1): void {
+  state.vm.put(vm, Vm.pending, state.vm.get(vm, Vm.pending) | bits);
   if (state.vm.get(vm, Vm.state) === VmState.waiting) makeReady(state, vm, true);
 }
 

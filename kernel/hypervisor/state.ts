@@ -49,7 +49,7 @@ export const Vm = {
   firstBlock: 3,
   blocks: 4,
   wake: 5, // when a waiting VM wants to run again
-  pending: 7, // an external interrupt waits to be injected
+  pending: 7, // interrupts to be injected: bit 0 external, bit n of console channel n
   channel: 8, // of the console
   outstanding: 9, // disk requests
   exits: 10, // EXITS.length words, room for 16

@@ -42,6 +42,7 @@ export interface Monitor {
   /** The disk's doorbell. False: the request makes no sense. */
   doorbell(vm: number): boolean;
   console(vm: number, channel: number, bytes: Uint8Array): void;
+  consoleRead(vm: number, channel: number): Uint8Array;
   entropy(vm: number): number;
   /** The guest gives page `page` up. */
   give(vm: number, page: number): void;
@@ -69,10 +70,11 @@ interface Transaction {
   readonly undo: (() => void)[];
   readonly deferred: (() => void)[];
   readonly drawn: number[]; // random words: the next attempt sees the same
+  readonly typed: Uint8Array[]; // and what it read of the console
   readonly counts: Layer;
   readonly owner: number;
   readonly timer: Tick;
-  readonly interrupt: boolean;
+  readonly interrupts: number;
   readonly space: AddressSpace;
 }
 
@@ -95,10 +97,11 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** The machine below, if that is a guest's: its supervisor may be rolled back under ours. */
   readonly #outer: VirtualMachine | null;
   #timer: Tick = NEVER; // vstimecmp
-  #interrupt = false; // hvip
+  #interrupts = 0; // hvip: as Vm.pending
   #transaction: Transaction | null = null;
   #committing = false; // what was put off happens now
   #drawn: number[] = []; // random words that a rolled-back handler had been given
+  #typed: Uint8Array[] = []; // and what it had read of the console
   #attempt = 0; // test mode
   #stores = 0;
 
@@ -318,6 +321,13 @@ export class VirtualMachine implements Machine, LoopMachine {
     });
   }
 
+  consoleRead(channel: number): Uint8Array {
+    const read = (): Uint8Array => this.#monitor.consoleRead(this.#spec.vm, channel);
+    const bytes = this.#typed.shift() ?? this.#exit('console', read);
+    this.#transaction?.typed.push(bytes);
+    return bytes;
+  }
+
   entropy(): number {
     const word =
       this.#drawn.shift() ?? this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
@@ -397,8 +407,8 @@ export class VirtualMachine implements Machine, LoopMachine {
   // ---- LoopMachine ------------------------------------------------------------------------------
 
   /** hvip: an external interrupt for the guest, taken when it next runs. */
-  inject(): void {
-    this.#interrupt = true;
+  inject(interrupts: number): void {
+    this.#interrupts |= interrupts;
   }
 
   regime(): Regime {
@@ -418,9 +428,16 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   takeInterrupt(): boolean {
-    const was = this.#interrupt;
-    this.#interrupt = false;
+    const was = (this.#interrupts & 1) !== 0;
+    this.#interrupts &= ~1;
     return was;
+  }
+
+  takeTyped(): number {
+    if (this.#interrupts >>> 1 === 0) return -1;
+    const channel = 31 - Math.clz32(this.#interrupts);
+    this.#interrupts &= ~(1 << channel);
+    return channel;
   }
 
   nextEvent(): Tick {
@@ -456,10 +473,11 @@ export class VirtualMachine implements Machine, LoopMachine {
       undo,
       deferred: [],
       drawn: [],
+      typed: [],
       counts: hart.counters.saveLayer(Math.min(this.level, 2)),
       owner: hart.counters.owner,
       timer: this.#timer,
-      interrupt: this.#interrupt,
+      interrupts: this.#interrupts,
       space: this.#paging.space(),
     };
     this.#attempt++;
@@ -475,6 +493,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#close(transaction);
     this.#attempt = 0;
     this.#drawn = [];
+    this.#typed = [];
     this.#outer?.commit();
   }
 
@@ -502,8 +521,9 @@ export class VirtualMachine implements Machine, LoopMachine {
     hart.memory.undo(transaction.journal);
     for (const undo of transaction.undo.reverse()) undo();
     this.#drawn = [...transaction.drawn, ...this.#drawn];
+    this.#typed = [...transaction.typed, ...this.#typed];
     this.#timer = transaction.timer;
-    this.#interrupt = transaction.interrupt;
+    this.#interrupts = transaction.interrupts;
     this.#close(transaction);
     hart.settle();
     hart.rewind(hart.now() - hart.counters.restoreLayer(transaction.counts));

@@ -33,7 +33,7 @@ import {
   writeDirectMap,
 } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { consoleWrite } from './console.ts';
+import { consoleRead, consoleWrite, typed } from './console.ts';
 import { completions, diskRequest } from './disk.ts';
 import {
   envCreate,
@@ -156,6 +156,9 @@ export class Unikernel implements Supervisor {
       case Cause.externalInterrupt:
         completions(state);
         return;
+      case Cause.consoleInterrupt:
+        typed(state);
+        return;
       case Cause.threadEnd:
         kill(state, current, 0);
         return;
@@ -238,6 +241,8 @@ export class Unikernel implements Supervisor {
         return diskRequest(state, caller, claim);
       case Call.consoleWrite:
         return consoleWrite(state, claim);
+      case Call.consoleRead:
+        return consoleRead(state, caller);
       case Call.batch:
         return this.#batch(state, caller, claim);
       default:

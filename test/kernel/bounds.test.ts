@@ -438,6 +438,10 @@ const SCENES: Record<CallName, (scene: Scene) => void> = {
     }
     rig.must(A, 'diskRequest', scene.extent(a.extent), 0, 0, DISK_BLOCKS_MAX, SCRATCH, 0, 0);
   },
+  consoleRead: ({ rig }) => {
+    rig.machine.type(A, new Uint8Array(100));
+    rig.must(A, 'consoleRead');
+  },
   consoleWrite: ({ rig }) => {
     rig.must(A, 'consoleWrite', SCRATCH, 2048);
   },

@@ -390,6 +390,7 @@ const LIVE: Readonly<Record<CallName, Live>> = {
     return [extent, 0, p(pick, 2) % 3, 1 + (p(pick, 3) % 2), SCRATCH, 0, p(pick, 1) % 3];
   },
   consoleWrite: (_, pick) => [SCRATCH + (p(pick, 0) % 64), p(pick, 1) % 64],
+  consoleRead: () => [],
 };
 
 function granted(v: View, pick: readonly number[]): number[] {

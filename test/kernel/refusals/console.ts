@@ -15,6 +15,7 @@ export const CONSOLE = {
       m('badAddress', 0, 'the bytes cannot be read', set(0, UNMAPPED)),
     ],
   },
+  consoleRead: { domains: [], valid: () => [], mistakes: [] },
   // Of a refused batch the value is how many calls were performed, and those stay performed.
   batch: {
     domains: ['other', 'other'],
