@@ -24,6 +24,9 @@ export type Rule = (files: readonly SourceFile[]) => Violation[];
 
 /** Files that are started rather than imported. */
 export const ENTRY_POINTS: ReadonlySet<string> = new Set([
+  'check/mutants/main.ts', // a command
+  'check/mutants/runner.ts', // vitest loads it
+  'check/mutants/setup.ts', // vitest loads it
   'lab/cli.ts', // the command line
   'lab/readme.ts', // puts into the README what its commands print
   'lab/worker.ts', // a worker of the pool that runs sweeps
