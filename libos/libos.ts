@@ -26,6 +26,9 @@ const INTERRUPTED = CRITICAL + 4;
 /** Where handlers save the registers of what they interrupted: per fault, then per other kind. */
 const SAVED = FRAMES + 1024;
 const REGISTER_BYTES = 128;
+/** What is left of the start page: text on its way to the console, a half for each who prints. */
+const TEXT = SAVED + (FAULT_FRAMES + UPCALL_KINDS) * REGISTER_BYTES;
+const TEXT_BYTES = (FRAMES + PAGE - TEXT) / 2;
 
 /** Entries of every libOS: `main`, a handler of each upcall, and from OWN_ENTRIES on its own. */
 const entryOf = (kind: number): number => 1 + kind;
@@ -59,6 +62,20 @@ export abstract class LibOS {
 
   /** Own environment id, from the first argument of whatever entry it was started at. */
   self = 0;
+
+  /** Text to the console. A handler may print in the middle of what it interrupted printing. */
+  *print(text: string): Op<void> {
+    const bytes = new TextEncoder().encode(text);
+    const at = TEXT + Math.min(this.#printing, 1) * TEXT_BYTES;
+    this.#printing++;
+    for (let done = 0; done < bytes.length; done += TEXT_BYTES) {
+      const part = Math.min(TEXT_BYTES, bytes.length - done);
+      yield* bulk(this.port, this.port.write(at, bytes, done, part));
+      yield* this.sys.consoleWrite(at, part);
+    }
+    this.#printing--;
+  }
+  #printing = 0;
 
   /** Functions that other environments can be started at: number OWN_ENTRIES and up. */
   entries(): readonly Entry[] {

@@ -61,11 +61,14 @@ class Broker extends LibOS {
     return false;
   }
 
-  /** What is not given is taken: any page of the account's, as the exposed table has them. */
+  /**
+   * What is not given is taken: any page of the account's, as the exposed table has them; high ones
+   * first, since the lowest is most likely the stack, without which its owner hears of nothing.
+   */
   *#take(account: number): Op<void> {
     const pages = yield* this.#info(Info.pages);
     let taken = 0;
-    for (let page = 0; page < pages; page++) {
+    for (let page = pages - 1; page >= 0; page--) {
       if ((yield* this.#account(account, Account.wanted)) === 0) break;
       const word = yield* this.port.load(Start.pagePages * PAGE + page * 4);
       if ((word & 0xff) !== PageKind.user || ((word >>> 8) & 0xff) !== account) continue;

@@ -118,7 +118,7 @@ async function runFilesOf(
     if ('hung' in outcome) {
       terminal.err(
         `exoscope: ${names(paths)}: ${outcome.hung}. A loop without an access or a call cannot ` +
-          'be be preempted: put `yield* port.work(n)` into it\n',
+          'be preempted: put `yield* port.work(n)` into it\n',
       );
       return 1;
     }
@@ -128,7 +128,8 @@ async function runFilesOf(
     { length: tenants },
     (_, n) => `tenant ${n + 1} (${basename(paths[n % paths.length] ?? '')})`,
   );
-  const compared = revocation === null ? modes : modes.filter(revokes);
+  // Who is asked for pages is asked at another moment of its work in each mode.
+  const compared = revocation === null ? modes : [];
   const { text, ok } = tell(results, titles, compared, options.trace === 'refusals');
   if (options.json === true) terminal.out(`${JSON.stringify({ schema: 1, ok, results })}\n`);
   else terminal.out(modes.length > 1 ? `${legend(modes)}\n\n${text}` : text);

@@ -112,7 +112,7 @@ export abstract class Jos extends LibOS {
 
   // ---- console ----------------------------------------------------------------------------------
 
-  *print(text: string): Op<void> {
+  override *print(text: string): Op<void> {
     const bytes = new TextEncoder().encode(text).subarray(0, PRINTED_BYTES);
     this.port.write(PRINTED, bytes, 0, bytes.length) ?? (yield* this.port.fault());
     yield* this.sys.consoleWrite(PRINTED, bytes.length);
