@@ -279,6 +279,11 @@ export class Memory {
     };
   }
 
+  /** Pages that nothing stands on: what is given back first. */
+  *idle(): Op<number> {
+    return yield* this.#pool.idle();
+  }
+  /** Frames that the cache has. */
   *frames(): Op<number> {
     return yield* this.#sys.port.load(word(Word.frames));
   }

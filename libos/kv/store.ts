@@ -4,13 +4,14 @@
  *
  *     put record:     kind PUT, tag: key bytes, payload: key | value
  *     remove record:  kind REMOVE, tag: key bytes, payload: key | sequence of its first segment
+ *     freed record:   kind FREED, payload: segment | its sequence: what it held stands elsewhere
  *
  * It promises, to whoever calls it one operation at a time:
  * - What `sync` returned ok for survives a power cut at any write; after a cut the store is as it
  *   was after some prefix of the operations, one that includes everything synced.
  * - A get returns the bytes of the last put of that key or refuses: each is checked as it is read.
- * - The log never outgrows its extent: segments of which little is needed are cleaned. There is
- *   always one free for that, so cleaning cannot get stuck.
+ * - The log never outgrows its extent: segments of which little is needed are cleaned. Some are
+ *   always left free for that, so cleaning does not get stuck.
  * - A refused operation has changed nothing that anyone can see.
  */
 import { BlockCache, type CacheCounts, type CacheSpec } from '../parts/block-cache.ts';
@@ -35,8 +36,14 @@ import { compareBytes, type ListSpec, type Place, SkipList } from './skip-list.t
 const BLOCK = 4096;
 const PUT = Kind.own;
 const REMOVE = Kind.own + 1;
+const FREED = Kind.own + 2;
 const SEQUENCE_BYTES = 4;
-const SPARE = 1; // free segments that only cleaning uses
+const FREED_BYTES = 8;
+/**
+ * Free segments that only cleaning uses. It needs one; a power cut in the middle can leave that one
+ * begun and the one being cleaned not free.
+ */
+const SPARE = 2;
 const OLDEST_EACH = 4; // every so many cleanings the oldest segment's turn comes
 const SEGMENTS_LEAST = 4;
 const AHEAD = 8; // blocks that a scan reads at once
@@ -134,6 +141,12 @@ export class Store {
   /** A record of the log does to the index what it did when it was written. */
   *#replay(found: Found): Op<boolean> {
     const { segment, offset, kind, tag, payload } = found;
+    if (kind === FREED) {
+      const view = new DataView(payload.buffer, payload.byteOffset);
+      const [freed, sequence] = [view.getInt32(0, true), view.getInt32(4, true)];
+      if ((yield* this.#log.sequenceOf(freed)) === sequence) yield* this.#free(freed);
+      return true;
+    }
     const key = payload.subarray(0, tag);
     const bytes = recordBytes(payload.length);
     const old = yield* this.#index.find(key);
@@ -328,8 +341,10 @@ export class Store {
   *#reserve(bytes: number): Op<number> {
     const { segments } = this.#spec.log;
     for (let tries = 0; tries <= 2 * segments; tries++) {
-      if ((yield* this.#log.room()) >= bytes) return KvStatus.ok;
-      if ((yield* this.#load(Word.free)) > SPARE) {
+      const free = yield* this.#load(Word.free);
+      // Below that a power cut came in the middle of cleaning: first things first.
+      if (free >= SPARE && (yield* this.#log.room()) >= bytes) return KvStatus.ok;
+      if (free > SPARE) {
         if (!(yield* this.#next())) return KvStatus.disk;
         continue;
       }
@@ -382,22 +397,37 @@ export class Store {
     if (failed) return KvStatus.disk;
     if (!whole) return KvStatus.corrupt;
     if (!(yield* this.#log.sync())) return KvStatus.disk;
-    yield* this.#log.free(victim);
-    yield* this.#add(Word.free, 1);
-    yield* this.#add(Word.needed, -(yield* this.#load(liveOf(victim))));
-    yield* this.#store(liveOf(victim), 0);
+    const record = new Uint8Array(FREED_BYTES);
+    const view = new DataView(record.buffer);
+    view.setInt32(0, victim, true);
+    view.setInt32(4, yield* this.#log.sequenceOf(victim), true);
+    yield* this.#free(victim);
     yield* this.cache.forget(victim * segmentBlocks, segmentBlocks);
-    return KvStatus.ok;
+    // Whatever comes behind this in the log, on the disk too, comes after the segment was free. If
+    // there is no room to say so, the header of the next segment says it.
+    const said = yield* this.#log.append(FREED, 0, record);
+    return said >= 0 || (yield* this.#next()) ? KvStatus.ok : KvStatus.disk;
   }
 
-  /** The segment to clean; -1: none would gain anything. */
+  *#free(segment: number): Op<void> {
+    yield* this.#log.free(segment);
+    yield* this.#add(Word.free, 1);
+    yield* this.#add(Word.needed, -(yield* this.#load(liveOf(segment))));
+    yield* this.#store(liveOf(segment), 0);
+  }
+
+  /** The segment to clean; -1: none would gain anything, or none can be cleaned. */
   *#victim(oldest: boolean): Op<number> {
     const active = yield* this.#log.active();
+    // Without a free segment, what is needed of it must fit where we are.
+    const tight = (yield* this.#load(Word.free)) === 0;
+    const most = tight ? yield* this.#log.room() : this.#usable;
     let [best, least] = [-1, oldest ? Infinity : this.#usable - this.#usable / 16];
     for (let n = 0; n < this.#spec.log.segments; n++) {
       const sequence = yield* this.#log.sequenceOf(n);
-      if (n === active || sequence === 0) continue;
-      const rank = oldest ? sequence : yield* this.#load(liveOf(n));
+      const live = yield* this.#load(liveOf(n));
+      if (n === active || sequence === 0 || live > most) continue;
+      const rank = oldest ? sequence : live;
       if (rank < least) [best, least] = [n, rank];
     }
     return best;
@@ -405,6 +435,7 @@ export class Store {
 
   /** A record of a segment that is being cleaned: copied if it is needed. False: it cannot be. */
   *#move({ segment, offset, kind, tag, payload }: Found): Op<boolean> {
+    if (kind === FREED) return true; // either it is in use again, or that is all there was to say
     const key = payload.subarray(0, tag);
     const address = segment * this.#segmentBytes + offset;
     const place = yield* this.#index.find(key);

@@ -151,13 +151,13 @@ export class BlockCache {
   /**
    * Address of `block`, read from the disk if need be, with as many as `ahead` blocks that follow
    * it if they are not here either; or -1 after a disk error. `once`: it will not be asked for
-   * again soon, and finding it here is no reason to keep it.
+   * again soon; what that means is the policy's affair.
    */
   *get(block: number, ahead = 0, once = false): Op<number> {
     const found = yield* this.#find(block);
     if (found >= 0) {
       yield* this.#add(Count.hits);
-      return once ? this.#address(found) : yield* this.#touch(found);
+      return yield* this.#touch(found, once);
     }
     let count = 1;
     const most = Math.min(ahead + 1, DISK_BLOCKS_MAX, this.#spec.blocks - block);
@@ -185,7 +185,7 @@ export class BlockCache {
   /** Address of `block` without reading it: all of it is about to be written. -1 on an error. */
   *fresh(block: number): Op<number> {
     const found = yield* this.#find(block);
-    if (found >= 0) return yield* this.#touch(found);
+    if (found >= 0) return yield* this.#touch(found, false);
     const frame = yield* this.#claim(block, [], false);
     return frame < 0 ? -1 : this.#address(frame);
   }
@@ -262,8 +262,8 @@ export class BlockCache {
     if ((yield* this.#port.load(this.#shadow(block))) !== 0) yield* this.#add(Count.refaults);
   }
 
-  *#touch(frame: number): Op<number> {
-    yield* this.#policy.touched(frame);
+  *#touch(frame: number, once: boolean): Op<number> {
+    yield* this.#policy.touched(frame, once);
     return this.#address(frame);
   }
 

@@ -12,8 +12,8 @@ import type { Op, UserPort } from '../syscalls.ts';
 export interface Replacement {
   /** Frame `frame` holds `block` from now on. `once`: who asked says that it will not come back. */
   filled(frame: number, block: number, once: boolean): Op<void>;
-  /** What is in the frame was used again. */
-  touched(frame: number): Op<void>;
+  /** What is in the frame was used again; `once` as above. */
+  touched(frame: number, once: boolean): Op<void>;
   /** The frame holds nothing any more; `evicted`: it was taken for something else. */
   emptied(frame: number, block: number, evicted: boolean): Op<void>;
   /** The frame to take next, of those not excluded; -1: none. */
@@ -152,8 +152,8 @@ class Clock implements Replacement {
   *filled(frame: number, _block: number, once: boolean): Op<void> {
     yield* this.#port.store(this.#word(frame), once ? UNUSED : USED);
   }
-  *touched(frame: number): Op<void> {
-    if ((yield* this.#port.load(this.#word(frame))) !== USED) {
+  *touched(frame: number, once: boolean): Op<void> {
+    if (!once && (yield* this.#port.load(this.#word(frame))) !== USED) {
       yield* this.#port.store(this.#word(frame), USED);
     }
   }
@@ -217,8 +217,8 @@ class TwoQueues implements Replacement {
   }
 
   /** A second use while it is new says nothing: it belongs to the first. */
-  *touched(frame: number): Op<void> {
-    if ((yield* this.#port.load(this.#where + frame * 4)) === IN) return;
+  *touched(frame: number, once: boolean): Op<void> {
+    if (once || (yield* this.#port.load(this.#where + frame * 4)) === IN) return;
     if ((yield* this.#main.first()) === frame) return;
     yield* this.#main.remove(frame);
     yield* this.#main.pushFirst(frame);
