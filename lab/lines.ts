@@ -13,6 +13,7 @@ const PARTS: readonly (readonly [name: string, paths: readonly string[]])[] = [
   ['machine', ['machine']],
   ['libos/unix, without programs', ['libos/unix']],
   ['libos/minimal', ['libos/minimal']],
+  ['check/specification', ['check/specification']],
 ];
 
 const KERNEL = ['kernel', 'kernel/exokernel'];
@@ -60,7 +61,10 @@ export function lineTable(root: string): string {
     (file) =>
       `${file.path.padEnd(width)}  ${number(codeLines(file)).padStart(4)}  ${purpose(file)}`,
   );
-  return [...parts, '', 'What the exokernel buys with them:', '', ...bought].join('\n');
+  const [specification, kernel] = [linesOf(root, ['check/specification']), linesOf(root, KERNEL)];
+  const percent = Math.round((100 * specification) / kernel);
+  const share = `The specification is ${percent} % of the exokernel.`;
+  return [...parts, share, '', 'What the exokernel buys with them:', '', ...bought].join('\n');
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -27,6 +27,7 @@ export const ENTRY_POINTS: ReadonlySet<string> = new Set([
   'check/mutants/main.ts', // a command
   'check/mutants/runner.ts', // vitest loads it
   'check/mutants/setup.ts', // vitest loads it
+  'check/lockstep/main.ts', // npm run lockstep
   'lab/cli.ts', // the command line
   'lab/readme.ts', // puts into the README what its commands print
   'lab/worker.ts', // a worker of the pool that runs sweeps

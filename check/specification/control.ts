@@ -1,288 +1,273 @@
-/** The calls on environments, and those that give time away, wait, or pass messages. */
+/** The calls on environments, slices and upcalls, and protected control transfer. */
 import * as abi from '../../kernel/abi.ts';
+import { between, type Call, need } from './caller.ts';
 import * as e from './effects.ts';
 import * as m from './model.ts';
-import type { Account, Call, Env } from './model.ts';
-import * as g from './guards.ts';
-import { alive, bad, between, env, held, integer, no, only, over } from './guards.ts';
-import { owned, page, slot, spendable, under, word } from './guards.ts';
-import { giveBack, mistermed, predicate, run, termsOf, turn } from './waiting.ts';
+import { giveBack, predicate, run, termAt, termsOf } from './time.ts';
+import type { Env, Page, World } from './model.ts';
 
-const { made, ready, sleeping, calling, receiving, zombie, free } = abi.EnvState;
-const { root, leaf, user } = abi.PageKind;
+const { free, made, ready, sleeping, calling, receiving, zombie } = abi.EnvState;
 const { ok, interrupted } = abi.Status;
-const theEnv = (c: Call): Env => c.env(0);
-const isIn = (c: Call, ...states: readonly number[]): boolean => states.includes(c.env(0).state);
-const patron = (c: Call): Env | undefined => (c.a(5) === -1 ? c.me : c.maybeEnv(5));
-const charged = (c: Call): Account | undefined =>
-  c.a(6) === -1 ? c.payer() : c.w.accounts.get(c.a(6));
-const owner = (c: Call): Env | undefined => m.envBy(c.w, c.slice(0).owner);
-/** Why the caller may not wait for the terms at argument 2, or nothing. */
-function unfit(c: Call): string | undefined {
-  const terms = c.words(c.a(2), c.a(3) * 4);
-  if (terms.includes(undefined)) return 'unread';
-  return termsOf(terms.map(m.sure))
-    .map((term) => mistermed(c.w, c.me, term))
-    .find((wrong) => wrong);
-}
+const { root, leaf, user } = abi.PageKind;
 
-// ---- messages -----------------------------------------------------------------------------------
+export function yieldTo(c: Call): 'told' {
+  const { w, me } = c;
+  const runner = c.a(0) === -1 ? 0 : run(w, c.env(0));
+  need(c.a(0) === -1 || runner !== 0, 'notReady', 0);
 
-const MESSAGE = [1, 2, 3, 4].map(word);
-const message = (c: Call): number[] => [1, 2, 3, 4].map((n) => c.a(n) | 0);
-const isGrant = (c: Call): boolean => c.a(5) !== -1;
-const granting = (c: Call) => ({ rights: c.a(7) % 256, entry: Math.floor(c.a(7) / 256) });
-const mapFlags = (c: Call): number =>
-  abi.MAP_READ | (c.a(7) % 256 === abi.READ ? 0 : abi.MAP_WRITE);
-/** Whether the receiver has named a place for a page, and it is free. */
-function hasPlace(c: Call): boolean {
-  const { row, window = { table: -1, index: 512, slot: -1 }, caps } = c.env(0);
-  const may = (caps.get(window.slot)?.rights ?? 0) & granting(c).rights;
-  const there = c.w.pages[window.table];
-  return (
-    there?.kind === leaf &&
-    there.env === row &&
-    may === granting(c).rights &&
-    window.index < 512 &&
-    !c.w.leaves.has(window.table * 512 + window.index)
-  );
+  e.tell(w, me, ok, 0);
+  if (c.a(0) === -1) giveBack(w, me);
+  else w.cpu.current = runner;
+  return 'told';
 }
-/** A page that the caller answers for, and what the receiver does with it. */
-const GRANT = only(
-  isGrant,
-  slot(6),
-  g.flat(owned(5, 6)).filter((_, n) => n !== 2), // the slot
-  bad(7, (c) => [1, 3].includes(granting(c).rights) && between(granting(c).entry, 1, 3)),
-  no('occupied', 7, (c) => !!c.page(5).entries[granting(c).entry]),
-  no('sharing', 7, (c) => !g.fits(c, c.page(5), mapFlags(c))),
-  no('notReady', 0, (c) => !hasPlace(c)),
-);
-/** Message and page arrive, both or neither; the window moves up. */
-function deliver(c: Call, to: Env): void {
-  const { window = { table: 0, index: 0, slot: 0 }, caps } = to;
-  if (isGrant(c)) {
-    const { rights, entry } = granting(c);
-    c.page(5).entries[entry] = { name: m.sure(caps.get(window.slot)).name, rights, going: false };
-    const granted = { page: c.page(5).at, slot: window.slot, entry, flags: mapFlags(c) };
-    c.w.leaves.set(window.table * 512 + window.index++, granted);
+export function sleep(c: Call): 'told' {
+  const { w, me } = c;
+  const [seen, cycles] = [c.integer(0), c.integer(1, -1, 2 ** 31 - 1)];
+  const count = c.count(3, 0, abi.PREDICATE_TERMS);
+  const words = Array.from({ length: count * abi.Term.words }, (_, n) => {
+    const word = c.load(c.a(2) + n * 4);
+    need(word !== undefined, 'badAddress', 2);
+    return word;
+  });
+  for (const term of termsOf(words)) termAt(w, me, term);
+
+  const found = predicate(w, me, words);
+  const answer = (why: number, tag: number): unknown => e.tell(w, me, ok, me.events, why, tag);
+  if (me.events !== (seen | 0) || e.interrupts(w, me)) answer(abi.Woken.event, 0);
+  else if (typeof found === 'number') answer(abi.Woken.predicate, found);
+  else if (cycles === 0) answer(abi.Woken.deadline, 0);
+  else {
+    const deadline = cycles < 0 ? 0 : w.now + cycles;
+    Object.assign(me, { state: sleeping, deadline, terms: words });
+    giveBack(w, me);
   }
-  e.tell(c.w, to, ok, m.idOf(c.me), ...message(c), isGrant(c) ? window.index : 0);
+  return 'told';
 }
-const other = no('badEnvironment', 0, (c) => [undefined, c.me].includes(c.maybeEnv(0)));
+export function notify(c: Call): void {
+  const env = c.env(0);
+  c.slot(1);
+  c.over(1, env);
 
-export const CONTROL = {
-  null: [() => 0],
-  yield: [
-    only(
-      (c) => c.a(0) !== -1,
-      env(0),
-      no('notReady', 0, (c) => !turn(c.w, c.env(0))),
-    ),
-    (c) => (c.a(0) === -1 ? giveBack(c.w, c.me) : void (c.w.current = run(c.w, c.env(0)))),
-  ],
-  sleep: [
-    integer(0),
-    integer(1, -1, 2 ** 31 - 1),
-    integer(3, 0),
-    no('tooMany', 3, (c) => c.a(3) > abi.PREDICATE_TERMS),
-    g.usableList(unfit, 2, 2),
-    ({ w, me, a, words }) => {
-      const terms = words(a(2), a(3) * 4).map(m.sure);
-      const [found, { event, predicate: held, deadline: late }] = [
-        predicate(w, me, terms),
-        abi.Woken,
-      ];
-      const answer = (...why: number[]): 'later' => (e.tell(w, me, ok, me.events, ...why), 'later');
-      if (me.events !== (a(0) | 0) || e.interrupts(w, me)) return answer(event, 0);
-      if (typeof found === 'number') return answer(held, found);
-      if (a(1) === 0) return answer(late, 0);
-      Object.assign(me, { state: sleeping, deadline: a(1) < 0 ? 0 : w.now + a(1), terms });
-      giveBack(w, me);
-      return 'later';
-    },
-  ],
-  notify: [env(0), slot(1), over(1, theEnv), (c) => e.post(c.w, c.env(0))],
-  envCreate: [
-    bad(0, (c) => between(c.a(0), 1, c.w.envs.length - 1)),
-    no('notFree', 0, (c) => c.w.envs[c.a(0)]?.state !== free),
-    slot(2),
-    g.name(3),
-    no('badEnvironment', 5, (c) => !patron(c)),
-    held(2),
-    under(2, (c) => c.name(3), abi.ALL_RIGHTS),
-    only(
-      (c) => ![c.me, m.envBy(c.w, c.me.patron)].includes(patron(c)),
-      under(2, (c) => m.sure(patron(c)).name, abi.WRITE, 5),
-    ),
-    page(1),
-    g.kind(1, user),
-    g.answering(1, 2),
-    spendable(1),
-    bad(6, charged),
-    only(
-      (c) => charged(c) !== c.payer(),
-      under(2, (c) => m.sure(charged(c)).name, abi.WRITE, 6),
-    ),
-    no('notPermitted', 6, (c) => !m.dominates(m.sure(charged(c)).name, c.name(3))),
-    no('quota', 6, (c) => m.room(c.w, m.sure(charged(c)), 'environments') < 1),
-    (c) => {
-      const [{ at: account, holder }, name] = [m.sure(charged(c)), c.name(3)];
-      const fresh = m.newEnv(c.a(0), (m.sure(c.w.envs[c.a(0)]).generation + 1) & 0x1ffff);
-      const theirs = { root: c.page(1).at, parent: c.me.row, patron: m.idOf(m.sure(patron(c))) };
-      c.w.envs[fresh.row] = Object.assign(fresh, { state: made, name, account, ...theirs });
-      fresh.caps.set(0, { name, rights: abi.ALL_RIGHTS });
-      e.retype(c.page(1), root, fresh.row);
-      if (!m.envBy(c.w, holder)) m.sure(charged(c)).holder = m.idOf(fresh);
-      return m.idOf(fresh);
-    },
-  ],
-  envStart: [
-    env(0),
-    bad(1, (c) => c.w.hasEntry(c.a(1), 0)),
-    bad(2, (c) => c.w.hasEntry(c.a(1), c.a(2))),
-    word(3),
-    word(4),
-    slot(5),
-    over(5, theEnv),
-    no('notReady', 0, (c) => !isIn(c, made)),
-    ({ w, a, env: of }) => {
-      w.log.push(['start', of(0).row, a(1), a(2), a(0), a(3), a(4)]);
-      of(0).image = a(1);
-      e.wake(w, of(0));
-    },
-  ],
-  envSuspend: [
-    alive(0),
-    slot(1),
-    integer(2, 0, 1),
-    over(1, theEnv),
-    (c) => {
-      c.env(0).suspended = c.a(2) === 1;
-      if (c.a(2) === 0 && isIn(c, ready)) e.tellPatron(c.w, c.env(0));
-    },
-  ],
-  envDestroy: [
-    alive(0),
-    slot(1),
-    word(2),
-    over(1, theEnv),
-    (c) => (e.kill(c.w, c.env(0), c.a(2) | 0), c.env(0) === c.me ? 'later' : 0),
-  ],
-  envReap: [
-    env(0),
-    slot(1),
-    over(1, theEnv),
-    no('notReady', 0, (c) => !isIn(c, zombie)),
-    g.empty(0, (c) => c.env(0).root),
-    no('busy', 0, (c) => c.env(0).submitted !== c.env(0).done),
-    ({ w, env: of }) => {
-      const { row, generation, root: table } = of(0);
-      if (e.unbind(w, m.sure(w.pages[table]))) return e.step(0);
-      e.unmakeTable(w, m.sure(w.pages[table]));
-      w.entered = w.entered === row ? 0 : w.entered;
-      w.envs[row] = m.newEnv(row, generation);
-      return 0;
-    },
-  ],
-  upcallSet: [
-    integer(0, 0, abi.UPCALL_KINDS - 1),
-    bad(1, (c) => c.a(1) === -1 || c.w.hasEntry(c.me.image, c.a(1))),
-    no('badAddress', 2, (c) => !between(c.a(2), 0, 2 ** 32 - 1) || c.a(2) % 4 !== 0),
-    ({ me, a }) => (
-      a(1) === -1 ? me.upcalls.delete(a(0)) : me.upcalls.set(a(0), { entry: a(1), frame: a(2) }),
-      0
-    ),
-  ],
-  sliceAllocate: [
-    bad(0, (c) => c.maybeSlice(0)),
-    alive(1),
-    slot(2),
-    over(2, (c) => c.env(1)),
-    no('notFree', 0, (c) => m.isAlive(owner(c))),
-    no(
-      'quota',
-      1,
-      ({ w, slice, env: of }) =>
-        (slice(0).owner === 0 || slice(0).account !== of(1).account) &&
-        m.room(w, m.sure(w.accounts.get(of(1).account)), 'slices') < 1,
-    ),
-    ({ a, slice, env: of }) =>
-      Object.assign(slice(0), {
-        owner: a(1),
-        account: of(1).account,
-        generation: slice(0).generation + 1,
-      }),
-  ],
-  sliceFree: [
-    bad(0, (c) => c.maybeSlice(0)),
-    slot(1),
-    no('absent', 0, (c) => c.slice(0).owner === 0),
-    over(1, (c) => (m.isAlive(owner(c)) ? m.sure(owner(c)) : c.me)), // a dead one's: anybody
-    ({ slice }) => Object.assign(slice(0), { owner: 0, generation: slice(0).generation + 1 }),
-  ],
-  ipcWindow: [
-    page(0),
-    g.kind(0, leaf),
-    no('notPermitted', 0, (c) => c.page(0).env !== c.me.row),
-    g.index(1),
-    slot(2),
-    held(2),
-    (c) => (c.me.window = { table: c.page(0).at, index: c.a(1), slot: c.a(2) }),
-  ],
-  ipcCall: [
-    other,
-    no('notReady', 0, (c) => isIn(c, zombie, made)),
-    MESSAGE,
-    GRANT,
-    no('notReady', 0, (c) => isGrant(c) && !isIn(c, receiving)),
-    (c) => {
-      const [{ w, me }, to] = [c, c.env(0)];
-      Object.assign(me, { state: calling, partner: m.idOf(to), message: message(c) });
-      if (to.state === receiving) deliver(c, to);
-      else to.queue = [...to.queue, me.row];
-      if (to.state === receiving) to.state = ready;
-      w.current = run(w, to);
-      return 'later';
-    },
-  ],
-  ipcSend: [
-    other,
-    no('notReady', 0, (c) => !isIn(c, receiving)),
-    MESSAGE,
-    GRANT,
-    (c) => {
-      deliver(c, c.env(0));
-      e.wake(c.w, c.env(0));
-      c.w.current = run(c.w, c.env(0)) || c.w.current;
-      return 0;
-    },
-  ],
-  ipcReplyWait: [
-    only(
-      (c) => c.a(0) !== -1,
-      env(0),
-      no(
-        'notReady',
-        0,
-        (c) =>
-          !isIn(c, calling) ||
-          c.env(0).partner !== m.idOf(c.me) ||
-          c.me.queue.includes(c.env(0).row),
-      ),
-    ),
-    MESSAGE,
-    bad(5, (c) => !isGrant(c) || c.a(0) !== -1),
-    GRANT,
-    (c) => {
-      const [{ w, me }, client] = [c, c.maybeEnv(0)];
-      if (client) deliver(c, client);
-      if (client) e.wake(w, client);
-      const next = w.envs[me.queue[0] ?? -1];
-      if (next) e.unqueue(w, next);
-      if (next) e.tell(w, me, ok, m.idOf(next), ...next.message, 0);
-      else if (e.interrupts(w, me)) e.tell(w, me, interrupted, 0);
-      else [me.state, w.current] = [receiving, run(w, client)];
-      return 'later';
-    },
-  ],
-} satisfies g.Rules;
+  e.post(c.w, env);
+}
+
+// ---- environments -------------------------------------------------------------------------------
+
+export function envCreate(c: Call): number {
+  const { w, me } = c;
+  const row = c.integer(0, 1, w.envs.length - 1);
+  need(w.envs[row]?.state === free, 'notFree', 0);
+  c.slot(2);
+  const name = c.name(3);
+  const patron = c.a(5) === -1 ? me : c.env(5);
+  c.under(2, name, abi.ALL_RIGHTS);
+  const isNear = patron === me || patron === m.envBy(w, me.patron);
+  const cap = m.sure(me.caps.get(c.a(2)));
+  need(isNear || m.dominates(cap.name, patron.name), 'notPermitted', 5);
+  const page = c.spendable(1, 2);
+  const account = c.a(6) === -1 ? c.payer : c.account(6);
+  if (account !== c.payer) c.under(2, account.name, abi.WRITE, 6);
+  need(m.dominates(account.name, name), 'notPermitted', 6);
+  c.paidFor(page, name, 1);
+  need(m.room(w, account, 'environments') > 0, 'quota', 6);
+
+  const env = m.newEnv(row, (m.sure(w.envs[row]).generation + 1) & 0x1ffff);
+  const theirs = { root: page.at, parent: me.row, patron: m.idOf(patron), account: account.at };
+  w.envs[row] = Object.assign(env, { state: made, name, ...theirs });
+  env.caps.set(0, { name, rights: abi.ALL_RIGHTS });
+  e.retype(page, root, row);
+  if (!m.envBy(w, account.holder)) account.holder = m.idOf(env);
+  return m.idOf(env);
+}
+export function envStart(c: Call): void {
+  const env = c.env(0);
+  const [image, entry] = [c.a(1), c.a(2)];
+  need(c.w.hasEntry(image, 0), 'badArgument', 1);
+  need(c.w.hasEntry(image, entry), 'badArgument', 2);
+  c.word(3);
+  c.word(4);
+  c.slot(5);
+  c.over(5, env);
+  need(env.state === made, 'notReady', 0);
+
+  c.w.log.push(['start', env.row, image, entry, c.a(0), c.a(3), c.a(4)]);
+  env.image = image;
+  e.wake(c.w, env);
+}
+export function envSuspend(c: Call): void {
+  const env = c.alive(0);
+  c.slot(1);
+  const suspended = c.integer(2, 0, 1) === 1;
+  c.over(1, env);
+
+  env.suspended = suspended;
+  if (suspended && env === c.me) c.w.cpu.current = 0;
+  if (!suspended && env.state === ready) e.tellPatron(c.w, env);
+}
+export function envDestroy(c: Call): 'told' | 0 {
+  const env = c.alive(0);
+  c.slot(1);
+  const status = c.word(2);
+  c.over(1, env);
+
+  e.kill(c.w, env, status);
+  return env === c.me ? 'told' : 0;
+}
+export function envReap(c: Call) {
+  const env = c.env(0);
+  c.slot(1);
+  c.over(1, env);
+  need(env.state === zombie, 'notReady', 0);
+  need(m.isEmpty(c.w, env.root) && env.submitted === env.done, 'busy', 0);
+
+  const answer = e.unmakeTable(c.w, m.sure(c.w.pages[env.root]));
+  if (answer.status !== ok) return answer;
+  if (c.w.cpu.entered === env.row) c.w.cpu.entered = 0;
+  c.w.envs[env.row] = m.newEnv(env.row, env.generation);
+  return answer;
+}
+export function upcallSet(c: Call): void {
+  const [kind, entry, frame] = [c.integer(0, 0, abi.UPCALL_KINDS - 1), c.a(1), c.a(2)];
+  need(entry === -1 || c.w.hasEntry(c.me.image, entry), 'badArgument', 1);
+  need(between(frame, 0, 2 ** 32 - 1) && frame % 4 === 0, 'badAddress', 2);
+
+  c.me.upcalls.delete(kind);
+  if (entry !== -1) c.me.upcalls.set(kind, { entry, frame });
+}
+
+// ---- positions of the slice vector --------------------------------------------------------------
+
+export function sliceAllocate(c: Call): void {
+  const [slice, env] = [c.slice(0), c.alive(1)];
+  c.slot(2);
+  c.over(2, env);
+  need(!m.isAlive(m.envBy(c.w, slice.owner)), 'notFree', 0);
+  const account = m.accountOf(c.w, env);
+  const pays = slice.owner !== 0 && slice.account === account.at;
+  need(pays || m.room(c.w, account, 'slices') > 0, 'quota', 1);
+
+  const generation = slice.generation + 1;
+  Object.assign(slice, { owner: c.a(1), account: account.at, generation });
+}
+export function sliceFree(c: Call): void {
+  const slice = c.slice(0);
+  c.slot(1);
+  need(slice.owner !== 0, 'absent', 0);
+  const owner = m.envBy(c.w, slice.owner);
+  if (m.isAlive(owner)) c.over(1, owner);
+
+  Object.assign(slice, { owner: 0, account: 0, generation: slice.generation + 1 });
+}
+
+// ---- protected control transfer -----------------------------------------------------------------
+
+export function ipcWindow(c: Call): void {
+  const table = c.pageOf(0, leaf);
+  need(table.env === c.me.row, 'notPermitted', 0);
+  const [index, slot] = [c.index(1), c.slot(2)];
+  c.held(2);
+
+  c.me.window = { table: table.at, index, slot };
+}
+
+type Grant = { page: Page; entry: number; rights: number } | undefined;
+
+/** Arguments 1 to 4. */
+const message = (c: Call): number[] => [1, 2, 3, 4].map((n) => c.word(n));
+/** Arguments 5 to 7: a page that the sender answers for, for the receiver's window. */
+function grant(c: Call, to: Env | undefined): Grant {
+  if (c.a(5) === -1) return undefined;
+  c.slot(6);
+  const page = c.pageOf(5, user);
+  c.answers(6, page);
+  const [rights, entry] = [c.a(7) % 256, Math.floor(c.a(7) / 256)];
+  const isOne = (rights === 1 || rights === 3) && between(entry, 1, abi.ACCESS_ENTRIES - 1);
+  need(isOne, 'badArgument', 7);
+  need(!page.entries[entry], 'occupied', 7);
+  need(m.fits(c.w, page, 1, rights === 3 ? 1 : 0), 'sharing', 7);
+  const { table = -1, index = 0, slot = -1 } = to?.window ?? {};
+  const isOpen = c.w.pages[table]?.kind === leaf && c.w.pages[table].env === to?.row;
+  const place = isOpen && index < 512 && !c.w.leaves.has(table * 512 + index);
+  need(place && m.has(to?.caps.get(slot)?.rights ?? 0, rights), 'notReady', 0);
+  return { page, entry, rights };
+}
+/** Sender, words and page arrive together. */
+function deliver(w: World, from: Env, to: Env, words: readonly number[], given?: Grant): void {
+  const { window } = to;
+  if (!given || !window) {
+    e.tell(w, to, ok, m.idOf(from), ...words, 0);
+    return;
+  }
+  const { page, entry, rights } = given;
+  const { slot } = window;
+  page.entries[entry] = { name: m.sure(to.caps.get(slot)).name, rights, going: false };
+  const flags = abi.MAP_READ | (rights === 3 ? abi.MAP_WRITE : 0);
+  w.leaves.set(window.table * 512 + window.index, { page: page.at, slot, entry, flags });
+  window.index++;
+  e.tell(w, to, ok, m.idOf(from), ...words, window.index);
+}
+/** Argument 0: anybody but the caller. */
+function other(c: Call): Env {
+  const env = c.env(0);
+  need(env !== c.me, 'badEnvironment', 0);
+  return env;
+}
+
+export function ipcCall(c: Call): 'told' {
+  const { w, me } = c;
+  const to = other(c);
+  need(to.state !== zombie && to.state !== made, 'notReady', 0);
+  const words = message(c);
+  const given = grant(c, to);
+  const hears = to.state === receiving;
+  need(hears || !given, 'notReady', 0);
+
+  Object.assign(me, { state: calling, partner: m.idOf(to) });
+  if (hears) {
+    deliver(w, me, to, words, given);
+    e.rise(to);
+  } else {
+    me.message = words;
+    to.queue = [...to.queue, me.row];
+  }
+  w.cpu.current = run(w, to);
+  return 'told';
+}
+export function ipcSend(c: Call): 'told' {
+  const { w, me } = c;
+  const to = other(c);
+  need(to.state === receiving, 'notReady', 0);
+  const words = message(c);
+  const given = grant(c, to);
+
+  deliver(w, me, to, words, given);
+  e.wake(w, to);
+  e.tell(w, me, ok, 0);
+  w.cpu.current = run(w, to) || w.cpu.current;
+  return 'told';
+}
+export function ipcReplyWait(c: Call): 'told' {
+  const { w, me } = c;
+  const client = c.a(0) === -1 ? undefined : c.env(0);
+  const waits = client?.state === calling && client.partner === m.idOf(me);
+  need(!client || (waits && !me.queue.includes(client.row)), 'notReady', 0);
+  const words = message(c);
+  need(client || c.a(5) === -1, 'badArgument', 5);
+  const given = grant(c, client);
+
+  if (client) {
+    deliver(w, me, client, words, given);
+    e.wake(w, client);
+  }
+  const next = w.envs[me.queue[0] ?? -1];
+  if (next) {
+    const { message: queued } = next;
+    e.unqueue(w, next);
+    deliver(w, next, me, queued);
+  } else if (e.interrupts(w, me)) e.tell(w, me, interrupted, 0);
+  else {
+    me.state = receiving;
+    w.cpu.current = run(w, client);
+  }
+  return 'told';
+}

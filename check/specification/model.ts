@@ -3,8 +3,6 @@
  * on paper. Names are lists of bytes; how much an account uses is counted when it is asked; who
  * maps a page is looked for among all mappings. Slow and obvious: the kernel is fast, and held to
  * this. Of the kernel it knows the numbers of kernel/abi.ts and nothing else.
- *
- * Each kind of thing is said once, as what a new one looks like.
  */
 import * as abi from '../../kernel/abi.ts';
 
@@ -15,8 +13,6 @@ export const dominates = (a: Name, b: Name): boolean => a.every((byte, n) => byt
 export type Capability = { readonly name: Name; readonly rights: number };
 /** An access entry. One that is going justifies nothing new, and has neither name nor rights. */
 export type Entry = Capability & { readonly going: boolean };
-/** Page and access entry; the kernel's own requests have no entry: -1. */
-export type Pair = readonly [page: number, entry: number];
 /** What a filled entry of a leaf table names. Slot and entry are -1 if nothing justifies it. */
 export type Leaf = { page: number; slot: number; entry: number; flags: number };
 
@@ -26,20 +22,28 @@ export const newPage = (at: number) => ({
   kind: 0,
   account: 0,
   kept: false,
+  entries: [0, 1, 2, 3].map((): Entry | undefined => undefined),
+  limits: [-1, -1] as readonly [leaves: number, writers: number], // -1 is none
+  // Of a table: whose it is, where it hangs, and its ledger pages.
   env: 0,
   parent: -1,
   index: 0,
-  ledgers: [] as readonly number[], // of a table: where it hangs
-  entries: [0, 1, 2, 3].map((): Entry | undefined => undefined),
-  limits: [-1, -1] as readonly [leaves: number, writers: number], // -1 is none
+  ledgers: [] as readonly number[],
 });
 export type Page = ReturnType<typeof newPage>;
+/** What an environment waits with: a sleeper, a caller, a caller that was not heard yet. */
+export const AWAKE = {
+  deadline: 0,
+  terms: [] as readonly number[],
+  partner: 0, // id
+  message: [] as readonly number[],
+};
 export const newEnv = (row: number, generation: number) => ({
   row,
   generation,
   state: 0,
-  parent: 0,
-  patron: 0,
+  parent: 0, // row
+  patron: 0, // id
   root: 0,
   account: 0,
   image: 0,
@@ -55,13 +59,9 @@ export const newEnv = (row: number, generation: number) => ({
   upcalls: new Map<number, { entry: number; frame: number }>(), // by kind
   pending: new Set<number>(), // kinds of upcalls
   window: undefined as { table: number; index: number; slot: number } | undefined,
-  offer: undefined as (Capability & { to: number }) | undefined,
-  // A caller waits for `partner`, an id, who has heard `message` unless it stands in its queue.
-  partner: 0,
-  message: [] as readonly number[],
-  queue: [] as readonly number[],
-  deadline: 0,
-  terms: [] as readonly number[], // of a sleeper: cycle, words
+  offer: undefined as (Capability & { to: number; slot: number }) | undefined,
+  queue: [] as readonly number[], // rows of callers that it has not heard yet
+  ...AWAKE,
 });
 export type Env = ReturnType<typeof newEnv>;
 export const newAccount = (at: number, parent: number, name: Name, minimum: number) => ({
@@ -70,19 +70,20 @@ export const newAccount = (at: number, parent: number, name: Name, minimum: numb
   name,
   minimum,
   tenant: at,
-  holder: 0,
-  losses: 0,
+  holder: 0, // id
   limits: [0, 0, 0, 0, 0],
+  // Of the revocation that stands, or stood last.
   wanted: 0,
   taker: 0,
   first: 0,
   pages: 0,
-  deadline: 0, // of a revocation
+  deadline: 0,
+  losses: 0,
   ring: new Map<number, readonly [page: number, block: number]>(), // what was lost
   saves: new Map<number, readonly [extent: number, generation: number, block: number]>(),
 });
 export type Account = ReturnType<typeof newAccount>;
-export type Slice = { owner: number; account: number; generation: number };
+export type Slice = { owner: number; account: number; generation: number; debt: number };
 export const newExtent = (generation: number) => ({
   generation,
   valid: false,
@@ -92,33 +93,46 @@ export const newExtent = (generation: number) => ({
   account: 0,
 });
 export type Extent = ReturnType<typeof newExtent>;
-/** Of an environment, by id, or the kernel's own: -1. */
-export type Request = Record<'env' | 'account' | 'extent' | 'block' | 'flags', number> & {
-  pages: Pair[];
-};
+/** Of environment `env`, an id, or of the kernel: -1. Its interrupt is owed by a position. */
+export type Request = {
+  readonly [word in 'env' | 'account' | 'extent' | 'block' | 'flags']: number;
+} & { position: number; readonly pages: readonly (readonly [page: number, entry: number])[] };
 /** What happens at the door: registers told, upcalls, programs begun and ended, bytes printed. */
 export type Event = readonly [what: string, row: number, ...numbers: number[]];
 
 export type World = {
   readonly pages: Page[];
   readonly leaves: Map<number, Leaf>; // by table * 512 + index, oldest first
-  readonly envs: Env[];
-  readonly accounts: Map<number, Account>; // environments by row; 0 is nobody
+  readonly envs: Env[]; // by row; 0 is nobody
+  readonly accounts: Map<number, Account>;
   readonly slices: Slice[];
   readonly extents: Extent[];
-  readonly requests: Map<number, Request>;
-  current: number;
-  entered: number; // rows: who runs, and who ran last
-  owner: number; // id: whose slice it is
+  readonly requests: Map<number, Request>; // by row of the table of requests
+  readonly cpu: {
+    current: number; // row of who runs, 0: nobody
+    entered: number; // row of who ran last
+    owner: number; // row, whose slice it is
+    position: number; // of the slice
+    end: number; // cycle
+    grace: boolean; // the end has been announced
+    told: number; // to that row
+    timer: number;
+  };
+  /** The extent table on the disk: generations, and the position that pays for writing it. */
+  readonly kept: { generation: number; durable: number; staged: number; payer: number };
+  readonly blocks: number; // of the disk
+  readonly sliceCycles: number;
   log: Event[];
   now: number;
-  memory: Int32Array; // as the kernel found them: the clock, and all of memory
-  /** The machine's own affairs: programs, and room for another upcall. */
+  memory: Int32Array; // all of memory as the kernel found it
+  /** The machine's own affairs: programs, room for another upcall, what was typed. */
   readonly hasEntry: (image: number, entry: number) => boolean;
   readonly hasRoom: (row: number) => boolean;
+  /** Bytes that have arrived on a channel of the console, as many as it hands over at a time. */
+  readonly arrived: (channel: number) => readonly number[];
 };
 
-/** What a guard before has made sure of. */
+/** What must be there. */
 export function sure<T>(it: T | undefined): T {
   if (it === undefined) throw new Error('specification: a guard should have stood here');
   return it;
@@ -133,50 +147,66 @@ export const envBy = ({ envs }: World, id: number): Env | undefined =>
   envs.find((env) => env.state !== FREE && idOf(env) === id);
 export const isAlive = (env: Env | undefined): env is Env =>
   !!env && env.state !== abi.EnvState.zombie;
-export const holds = (cap: Capability | undefined, name: Name, rights: number): boolean =>
-  !!cap && (cap.rights & rights) === rights && dominates(cap.name, name);
+export const accountOf = ({ accounts }: World, { account }: { account: number }): Account =>
+  sure(accounts.get(account));
+export const has = (rights: number, need: number): boolean => (rights & need) === need;
+export const isWriter = ({ flags }: { flags: number }): boolean => has(flags, abi.MAP_WRITE);
+
 /** Mappings of a page, of one access entry if it is said: by entry, the newest first. */
 export const mappings = (w: World, page: number, entry = -1): [key: number, leaf: Leaf][] =>
   [...w.leaves]
     .filter(([, leaf]) => leaf.page === page && (entry < 0 || leaf.entry === entry))
     .reverse()
     .sort(([, one], [, other]) => one.entry - other.entry);
-export const isWriter = ({ flags }: { flags: number }): boolean => (flags & abi.MAP_WRITE) !== 0;
 /** By which access entries requests in flight reach a page. */
 export const pins = ({ requests }: World, page: number): number[] =>
   [...requests.values()].flatMap((one) => one.pages.flatMap(([at, by]) => (at === page ? by : [])));
 export const isReached = (w: World, page: number): boolean =>
   mappings(w, page).length > 0 || pins(w, page).length > 0;
+/** The table that hangs in an entry of another. */
 export const child = ({ pages }: World, table: number, index: number): Page | undefined =>
   pages.find((page) => page.parent === table && page.index === index);
-/** Entries of a table that are filled. */
-export const filled = ({ pages, leaves }: World, table: number): unknown[] => [
-  ...pages.filter(({ parent }) => parent === table),
-  ...[...leaves.keys()].filter((key) => key >>> 9 === table),
-];
+/** Whether a table has no entries. */
+export const isEmpty = (w: World, table: number): boolean =>
+  !w.pages.some(({ parent }) => parent === table) &&
+  ![...w.leaves.keys()].some((key) => key >>> 9 === table);
+/** Whether a page's limits admit so many more mappings, and so many more writable ones. */
+export function fits(w: World, { at, limits }: Page, more: number, moreWriters: number): boolean {
+  const now = mappings(w, at).map(([, leaf]) => leaf);
+  const within = (limit = -1, count = 0, add = 0): boolean =>
+    add === 0 || limit < 0 || count + add <= limit;
+  return (
+    within(limits[0], now.length, more) &&
+    within(limits[1], now.filter(isWriter).length, moreWriters)
+  );
+}
 
 const UNPAID: readonly number[] = [abi.PageKind.free, abi.PageKind.published, abi.PageKind.kernel];
 export type ResourceName = keyof typeof abi.Resource;
-/** How much of each resource an account uses. */
-export function used(w: World, at: number): Record<ResourceName, number> {
-  const mine = (all: { account: number }[]): number => all.filter((it) => it.account === at).length;
-  const environments = mine(w.envs.filter(({ state }) => state !== FREE));
-  const requests = mine([...w.requests.values()].filter(({ env }) => env !== -1));
-  const [slices, extents] = [
-    mine(w.slices.filter((s) => s.owner)),
-    mine(w.extents.filter((e) => e.valid)),
-  ];
-  return {
-    pages: mine(w.pages.filter((p) => !UNPAID.includes(p.kind))),
-    slices,
-    environments,
-    extents,
-    requests,
+export const RESOURCE_NAMES = Object.keys(abi.Resource) as ResourceName[];
+/** How much of a resource an account uses. */
+export function used(w: World, at: number, resource: ResourceName): number {
+  const all: Record<ResourceName, () => { account: number }[]> = {
+    pages: () => w.pages.filter(({ kind }) => !UNPAID.includes(kind)),
+    slices: () => w.slices.filter(({ owner }) => owner !== 0),
+    environments: () => w.envs.filter(({ state }) => state !== FREE),
+    extents: () => w.extents.filter(({ valid }) => valid),
+    requests: () => [...w.requests.values()].filter(({ env }) => env !== -1),
   };
+  return all[resource]().filter(({ account }) => account === at).length;
 }
 /** How many more it may take: what a revocation waits for is spoken for. */
 export const room = (w: World, { at, limits, wanted }: Account, name: ResourceName): number =>
-  sure(limits[abi.Resource[name]]) - (name === 'pages' ? wanted : 0) - used(w, at)[name];
+  sure(limits[abi.Resource[name]]) - (name === 'pages' ? wanted : 0) - used(w, at, name);
+/** Pages of the allotment that are neither guaranteed nor spoken for. */
+export const spare = ({ limits, wanted, minimum }: Account): number =>
+  sure(limits[abi.Resource.pages]) - wanted - minimum;
+/** How many of its pages an account keeps. */
+export const keptBy = ({ pages }: World, at: number): number =>
+  pages.filter(({ kept, account }) => kept && account === at).length;
+/** Whether a page is in the range that an account is, or was, asked for. */
+export const isInRange = ({ first, pages }: Account, { at }: Page): boolean =>
+  at >= first && at < first + pages;
 
 // ---- user memory --------------------------------------------------------------------------------
 
@@ -190,57 +220,9 @@ export function wordAt(w: World, env: Env, va: number, write = false): number | 
 }
 export const load = (w: World, env: Env, va: number): number | undefined =>
   w.memory[wordAt(w, env, va) ?? -1];
-
-// ---- names that cross the door ------------------------------------------------------------------
-
-export const isWord = (n: number): boolean => Number.isInteger(n) && n >= -(2 ** 31) && n < 2 ** 32;
-/** The bytes of a name that crosses in two words; nothing if they are not one. */
-export function nameOf(a: number, b: number): Name | undefined {
-  const bytes = [a >>> 8, a >>> 16, a >>> 24, b, b >>> 8, b >>> 16, b >>> 24].map((x) => x & 255);
-  const name = bytes.slice(0, a & 255);
-  const isOne =
-    isWord(a) && isWord(b) && (a & 255) <= 7 && !bytes.slice(a & 255).some((byte) => byte);
-  return isOne ? name : undefined;
-}
-/** What a name with a tag stands for: what stands there now, if the tag is its own, or 0. */
-function tagged<T extends { generation: number }>(all: T[], n: number, bits: number, tags: number) {
-  if (!Number.isInteger(n) || n < 0 || n >= 2 ** (bits + tags)) return undefined;
-  const [thing, tag] = [all[n % 2 ** bits], Math.floor(n / 2 ** bits)];
-  return !thing || tag === 0 || tag === 1 + ((thing.generation >>> 0) % (2 ** tags - 1))
-    ? thing
-    : undefined;
-}
-/** What a word of a list names: a page, and above it the access entry. */
-export const pairOf = ({ pages }: World, listed: number): Pair => [
-  tagged(pages, listed & 0x0fffffff, 20, 8)?.at ?? -1,
-  listed >>> 28,
-];
-
-/** A call being made: the world, the caller, and what its arguments stand for. */
-export class Call {
-  readonly w: World;
-  readonly me: Env;
-  readonly a: (n: number) => number;
-  constructor(w: World, me: Env, a: (n: number) => number) {
-    [this.w, this.me, this.a] = [w, me, a];
-  }
-  maybePage = (n: number) => tagged(this.w.pages, this.a(n), 20, 8);
-  maybeExtent = (n: number) => tagged(this.w.extents, this.a(n), 8, 16);
-  maybeSlice = (n: number) => tagged(this.w.slices, this.a(n), 6, 16);
-  maybeEnv = (n: number) => envBy(this.w, this.a(n));
-  page = (n: number): Page => sure(this.maybePage(n));
-  extent = (n: number): Extent => sure(this.maybeExtent(n));
-  slice = (n: number): Slice => sure(this.maybeSlice(n));
-  env = (n: number): Env => sure(this.maybeEnv(n));
-  account = (n: number): Account => sure(this.w.accounts.get(this.a(n)));
-  name = (n: number): Name => sure(nameOf(this.a(n), this.a(n + 1)));
-  cap = (n: number): Capability | undefined => this.me.caps.get(this.a(n));
-  /** The environment that table argument `n` belongs to. */
-  space = (n: number): Env => sure(this.w.envs[this.page(n).env]);
-  payer = (): Account => sure(this.w.accounts.get(this.me.account));
-  room = (name: ResourceName): number => room(this.w, this.payer(), name);
-  leaves = (n: number): Leaf[] => mappings(this.w, this.page(n).at).map(([, leaf]) => leaf);
-  /** Words at an address of the caller's, as many as can be read. */
-  words = (address: number, count: number): (number | undefined)[] =>
-    Array.from({ length: count }, (_, n) => load(this.w, this.me, address + n * 4));
+/** Whether the environment could store there, and then it is done. */
+export function store(w: World, env: Env, va: number, value: number): boolean {
+  const at = wordAt(w, env, va, true);
+  if (at !== undefined) w.memory[at] = value;
+  return at !== undefined;
 }

@@ -17,7 +17,7 @@ import {
   RESOURCES,
 } from '../../kernel/abi.ts';
 import { DISK_TAGS, REQUESTS_MAX } from '../../kernel/exokernel/state.ts';
-import type { Raw } from './harness.ts';
+import type { Raw } from '../../check/invariants/raw.ts';
 
 const indices = (count: number): number[] => Array.from({ length: count }, (_, n) => n);
 

@@ -41,17 +41,8 @@ import { type Medium, RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
 import { BLOCK_BYTES, PAGE_BYTES, SECTOR_BYTES } from '../../machine/units.ts';
 import type { Image, Op, UserPort } from '../../machine/user-port.ts';
-import {
-  BLOCKS,
-  BLOCKS_EACH,
-  CONFIG,
-  LATE_DISK,
-  NAME_A,
-  NAME_B,
-  type Raw,
-  Rig,
-  SCRATCH,
-} from './harness.ts';
+import { BLOCKS, BLOCKS_EACH, CONFIG, LATE_DISK, NAME_A, NAME_B, Rig, SCRATCH } from './harness.ts';
+import type { Raw } from '../../check/invariants/raw.ts';
 import { audit } from './invariants.ts';
 
 const FIRST_COPY = BLOCKS - 2;

@@ -16,7 +16,7 @@ import {
   Queued,
 } from '../../kernel/abi.ts';
 import { CAP_GOING, Cpu, DISK_TAGS, PageRecord, Private } from '../../kernel/exokernel/state.ts';
-import type { Raw, RawName } from './harness.ts';
+import type { Raw, RawName } from '../../check/invariants/raw.ts';
 
 const [V, R, W, X, U, G, D] = [1, 2, 4, 8, 16, 32, 128] as const;
 const READ = 1;

@@ -28,15 +28,8 @@ import {
 } from '../../kernel/abi.ts';
 import { PageRecord, Private } from '../../kernel/exokernel/state.ts';
 import { DEADLINE_MIN } from '../../kernel/exokernel/revocation.ts';
-import {
-  BEGIN_MASK,
-  END_MASK,
-  Entry,
-  LOSS_MASK,
-  type Raw,
-  REVOKE_MASK,
-  SCRATCH,
-} from './harness.ts';
+import { BEGIN_MASK, END_MASK, Entry, LOSS_MASK, REVOKE_MASK, SCRATCH } from './harness.ts';
+import type { Raw } from '../../check/invariants/raw.ts';
 import { type Domain, REFUSALS } from './refusals/index.ts';
 
 export interface Step {

@@ -13,7 +13,7 @@ import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine, type Stop } from '../../machine/physical.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Image } from '../../machine/user-port.ts';
-import { Raw } from '../kernel/harness.ts';
+import { Raw } from '../../check/invariants/raw.ts';
 import { audit } from '../kernel/invariants.ts';
 import { hostPage } from '../machine/rigs.ts';
 

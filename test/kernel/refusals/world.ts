@@ -15,7 +15,7 @@ import {
 } from '../../../kernel/abi.ts';
 import { PAGE_BYTES } from '../../../machine/units.ts';
 import type { Op } from '../../../machine/user-port.ts';
-import { type Home, LATE_DISK, NAME_B, Rig, SCRATCH } from '../harness.ts';
+import { type Home, LATE_DISK, NAME_B, Rig, type RigConfig, SCRATCH } from '../harness.ts';
 
 export const WORLD_PAGES = 160;
 export const RW = MAP_READ | MAP_WRITE;
@@ -112,8 +112,9 @@ export class World {
   readonly kernel: number;
   readonly published: number;
 
-  constructor() {
+  constructor(config: RigConfig = {}) {
     const rig = new Rig({
+      ...config,
       tenants: 3,
       exokernel: { environments: 46, extents: 12 },
       machine: { pages: WORLD_PAGES, profile: LATE_DISK },
