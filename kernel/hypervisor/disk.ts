@@ -9,7 +9,7 @@ import { reach, unpin } from './pages.ts';
 import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
 import { interrupt } from './slices.ts';
 import { cameIn, wentOut } from './swap.ts';
-import { Page, type State, Tag, TagState, Vm } from './state.ts';
+import { Cpu, Page, type State, Tag, TagState, Vm } from './state.ts';
 import { Ring, RING_SLOTS } from './device-page.ts';
 
 /** Takes the request that the guest left in its ring. False: it makes no sense. */
@@ -58,6 +58,7 @@ export function completions(
     const vm = row.get(tag, Tag.vm) - 1;
     const guestTag = row.get(tag, Tag.guestTag);
     row.put(tag, Tag.state, TagState.free);
+    state.add(Cpu.flying, -1);
     if (kind === TagState.request) {
       for (const host of pagesOf(state, tag)) unpin(state, host);
       complete(state, vm, guestTag, ok);

@@ -34,7 +34,7 @@ import {
 import { NestedPaging } from './nested.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
-import { block, hopeless, reclaim, unblock, wakeWaiters } from './revocation.ts';
+import { block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
 import { scan } from './sharing.ts';
 import {
   askAnew,
@@ -163,8 +163,7 @@ export class Hypervisor implements Supervisor, Monitor {
 
   /** A paused virtual machine does not run; interrupts wait for it. */
   pause(vm: number, paused: boolean): Refusal | null {
-    if (!this.#lives(vm)) return refuse(`there is no virtual machine ${vm}`);
-    return this.#control(() => {
+    return this.#about(vm, () => {
       setPaused(this.state, vm, paused);
       return null;
     });
@@ -172,12 +171,8 @@ export class Hypervisor implements Supervisor, Monitor {
 
   /** Ends a virtual machine: all that it had is free, or will be when its devices are done. */
   destroy(vm: number): Refusal | null {
-    const { state } = this;
-    const is = this.#lives(vm) ? state.vm.get(vm, Vm.state) : VmState.free;
-    if (is === VmState.free || is === VmState.dying) {
-      return refuse(`there is no virtual machine ${vm}`);
-    }
-    return this.#control(() => {
+    return this.#about(vm, (is) => {
+      const { state } = this;
       if (is === VmState.shell) dropShell(state, vm);
       else if (is !== VmState.stopped) this.#end(vm);
       state.vm.put(vm, Vm.state, VmState.dying);
@@ -187,11 +182,21 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
-  #lives(vm: number): boolean {
-    return Number.isInteger(vm) && vm >= 0 && vm < this.state.vm.rows;
+  /** Something to do with one that is there. */
+  #about<T>(vm: number, act: (is: number) => T): T | Refusal {
+    return this.#control(() => {
+      const { vm: row } = this.state;
+      const there = Number.isInteger(vm) && vm >= 0 && vm < row.rows;
+      const is = there ? row.get(vm, Vm.state) : VmState.free;
+      if (is !== VmState.free && is !== VmState.dying) return act(is);
+      return refuse(`there is no virtual machine ${vm}`);
+    });
   }
 
-  /** Work of the hypervisor that no trap asked for. Afterwards it chooses anew who runs. */
+  /**
+   * Work of the hypervisor that no trap asked for, in its own regime: whoever ran last left his in
+   * the hart. Afterwards it chooses anew who runs.
+   */
   #control<T>(act: () => T): T {
     const { state } = this;
     const { machine } = state;
@@ -248,6 +253,7 @@ export class Hypervisor implements Supervisor, Monitor {
     if (vm >= 0) {
       this.#enter(vm, EXIT_OF[cause] ?? 'memory', since);
     }
+    if (this.#config.swap !== undefined && !MISSES.includes(cause)) stepDown(state, vm);
     switch (cause) {
       case Cause.timerInterrupt:
         // Whoever's slice is over: dispatch sees to it.
@@ -392,6 +398,7 @@ export class Hypervisor implements Supervisor, Monitor {
 
   #end(vm: number): void {
     const { state } = this;
+    stepDown(state, vm);
     if (state.get(Cpu.last) === vm + 1) state.put(Cpu.last, 0);
     endVm(state, vm);
     this.#machines[vm]?.ended();
@@ -414,6 +421,9 @@ export class Hypervisor implements Supervisor, Monitor {
     return counts as Record<Exit, number>;
   }
 }
+
+/** Traps of a guest that does not get on. */
+const MISSES: readonly number[] = [Cause.guestBlocked, Cause.externalInterrupt];
 
 /** Under which cause a trap that leaves the guest is booked. */
 const EXIT_OF: Partial<Record<number, Exit>> = {

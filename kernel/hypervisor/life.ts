@@ -115,6 +115,7 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
     dropShell(state, vm);
     return refuse('there is no memory for all of its pages');
   }
+  state.add(Cpu.shells, -1);
   if (row.get(vm, Vm.ring) === 0) pinRing(state, vm, hostPage(state, vm, guest.pages - 1));
   state.add(Cpu.reserved, reservation + tablesFor(guest.pages));
   state.add(Cpu.promised, guest.pages - reservation);
@@ -145,6 +146,7 @@ export function makeShell(state: State, vm: number, pages: number): boolean {
   }
   if (!huge) pinRing(state, vm, ring);
   row.put(vm, Vm.state, VmState.shell);
+  state.add(Cpu.shells, 1);
   return true;
 }
 
@@ -157,6 +159,7 @@ function pinRing(state: State, vm: number, host: number): void {
 /** A shell that no guest came for. */
 export function dropShell(state: State, vm: number): void {
   giveMemory(state, vm);
+  state.add(Cpu.shells, -1);
   state.vm.put(vm, Vm.state, VmState.free);
 }
 
@@ -168,12 +171,17 @@ function giveMemory(state: State, vm: number): void {
 
 /** A shell of so many pages, or a free row; -1 if there is neither. */
 export function rowFor(state: State, pages: number): number {
+  const shell = state.get(Cpu.shells) > 0 ? search(state, VmState.shell, pages) : -1;
+  return shell >= 0 ? shell : search(state, VmState.free, 0);
+}
+
+function search(state: State, is: number, pages: number): number {
   const { vm: row } = state;
   const hint = state.get(Cpu.freeRow);
   for (let n = 0; n < row.rows; n++) {
     const vm = (hint + n) % row.rows;
-    const is = row.get(vm, Vm.state);
-    if (is !== VmState.free && !(is === VmState.shell && row.get(vm, Vm.pages) === pages)) continue;
+    if (row.get(vm, Vm.state) !== is) continue;
+    if (is === VmState.shell && row.get(vm, Vm.pages) !== pages) continue;
     state.put(Cpu.freeRow, vm + 1 === row.rows ? 0 : vm + 1);
     return vm;
   }

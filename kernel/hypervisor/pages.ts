@@ -75,6 +75,8 @@ export function takeFor(state: State, vm: number, page: number, order = 0): numb
   return host;
 }
 
+/** Waiting for any page so often without getting on makes a guest the elder. */
+const PATIENCE = 4;
 /** A page, and two tables that it may need: all of them or none. */
 const ROOM = 3;
 
@@ -94,6 +96,8 @@ export function back(state: State, vm: number, page: number): number {
   }
   switch (absence(entry)) {
     case Absent.leaving:
+      // If somebody waits in vain it goes all the same: or the same pages are taken for ever.
+      if (state.get(Cpu.elder) !== 0) return waitForAny(state, vm);
       rescue(state, vm, page, ptePpn(entry));
       return Backing.done;
     case Absent.coming:
@@ -102,7 +106,8 @@ export function back(state: State, vm: number, page: number): number {
     default:
   }
   const within = row.get(vm, Vm.held) < row.get(vm, Vm.limit);
-  if (state.get(Cpu.free) < ROOM || !within) return waitForAny(state, vm);
+  const room = entry === 0 ? ROOM : 1; // where something was, its tables are
+  if (state.get(Cpu.free) < room || !within || !mayTake(state, vm)) return waitForAny(state, vm);
   const host = takeFor(state, vm, page);
   assert(host >= 0, 'pages: a free page can be taken');
   if (absence(entry) === Absent.swapped) {
@@ -116,10 +121,19 @@ export function back(state: State, vm: number, page: number): number {
   return Backing.done;
 }
 
+/** What is short is the elder's, if there is one: or each would take what the other needs. */
+function mayTake(state: State, vm: number): boolean {
+  const elder = state.get(Cpu.elder);
+  return elder === 0 || elder === vm + 1;
+}
+
 /** There is no page now. With a swap area there will be one. */
 function waitForAny(state: State, vm: number): number {
   if (state.config.swap === undefined) return Backing.refused;
   state.vm.put(vm, Vm.waitsFor, -1);
+  if (state.vm.add(vm, Vm.waits, 1) > PATIENCE && state.get(Cpu.elder) === 0) {
+    state.put(Cpu.elder, vm + 1);
+  }
   return Backing.wait;
 }
 

@@ -42,6 +42,7 @@ function search(state: State, from: number, to: number): number {
 export function fill(state: State, tag: number, kind: number, wanted: Wanted): void {
   const { tag: row } = state;
   row.put(tag, Tag.state, kind);
+  state.add(Cpu.flying, 1);
   row.put(tag, Tag.vm, wanted.vm + 1);
   row.put(tag, Tag.guestTag, wanted.guestTag);
   row.put(tag, Tag.flags, wanted.flags);

@@ -44,13 +44,43 @@ export function reclaim(state: State): void {
   if (!taking) state.put(Cpu.taking, 1);
   for (let n = 0; n < STEP; n++) {
     const vm = victim(state);
-    if (vm < 0 || !takeOne(state, vm)) return;
+    if (vm >= 0 && takeOne(state, vm, false)) continue;
+    if (state.get(Cpu.waiters) > 0 && state.get(Cpu.leaving) === 0) takeKept(state);
+    return;
   }
+}
+
+/**
+ * All that could go is needed for what its owner does now, and somebody waits. So that one gets on
+ * at least, the first that waited becomes the elder: the others must do without.
+ */
+function takeKept(state: State): void {
+  const { vm: row } = state;
+  for (let vm = 0; vm < row.rows && state.get(Cpu.elder) === 0; vm++) {
+    if (row.get(vm, Vm.waitsFor) === -1) state.put(Cpu.elder, vm + 1);
+  }
+  for (let vm = 0; vm < row.rows; vm++) {
+    if (vm + 1 === state.get(Cpu.elder)) continue;
+    if (row.get(vm, Vm.held) > row.get(vm, Vm.reservation) && takeOne(state, vm, true)) return;
+  }
+  // Nobody else has any: of its own, what it does not need for what it does now.
+  const elder = state.get(Cpu.elder) - 1;
+  if (elder >= 0) takeOne(state, elder, false);
+}
+
+/** The elder got on, or is gone. */
+export function stepDown(state: State, vm: number): void {
+  if (vm < 0 || state.vm.get(vm, Vm.waits) === 0) return;
+  state.vm.put(vm, Vm.waits, 0);
+  if (state.get(Cpu.elder) !== vm + 1) return;
+  state.put(Cpu.elder, 0);
+  wakeWaiters(state);
 }
 
 /** Who must give a page: over its limit and in want, or the one that pays least. -1: nobody. */
 function victim(state: State): number {
   const { vm: row } = state;
+  const elder = state.get(Cpu.elder);
   let least = -1;
   let price = Number.POSITIVE_INFINITY;
   for (let vm = 0; vm < row.rows; vm++) {
@@ -58,7 +88,7 @@ function victim(state: State): number {
     if (is === VmState.free || is === VmState.stopped || is === VmState.dying) continue;
     const held = row.get(vm, Vm.held);
     if (row.get(vm, Vm.waitsFor) === -1 && held >= row.get(vm, Vm.limit)) return vm;
-    if (held <= row.get(vm, Vm.reservation)) continue;
+    if (held <= row.get(vm, Vm.reservation) || vm + 1 === elder) continue;
     const pays = row.get(vm, Vm.shares) / held;
     if (pays < price) {
       price = pays;
@@ -69,14 +99,14 @@ function victim(state: State): number {
 }
 
 /** Begins to write some page of `vm` out. False: none was found that can go now. */
-function takeOne(state: State, vm: number): boolean {
+function takeOne(state: State, vm: number, evenKept: boolean): boolean {
   const pages = state.vm.get(vm, Vm.pages) - 1; // not the device page
   let page = 0;
   for (let n = 0; n < TRIES + SEARCH; n++) {
     page = n < TRIES ? random(state) % pages : (page + 1) % pages;
     const place = find(state, vm, page);
     if (place === null || (place.entry & PTE_V) === 0 || isShared(place.entry)) continue;
-    if (startOut(state, vm, page, place)) return true;
+    if (startOut(state, vm, page, place, evenKept)) return true;
   }
   return false;
 }
@@ -100,13 +130,13 @@ export function block(state: State, vm: number): void {
   if (state.vm.get(vm, Vm.waitsFor) === -1) state.add(Cpu.waiters, 1);
 }
 
-/** One that waits for any page, and none will ever be free: nothing leaves, nobody has to give. */
+/** One that waits for any page, and none will ever be free: nothing runs, nothing is under way. */
 export function hopeless(state: State): number {
-  if (state.get(Cpu.waiters) === 0 || state.get(Cpu.leaving) > 0) return -1;
+  if (state.get(Cpu.waiters) === 0 || state.get(Cpu.flying) > 0) return -1;
   const { vm: row } = state;
   for (let vm = 0; vm < row.rows; vm++) {
     const waits = row.get(vm, Vm.state) === VmState.blocked && row.get(vm, Vm.waitsFor) === -1;
-    if (waits && state.get(Cpu.queueHead) === 0) return vm;
+    if (waits) return vm;
   }
   return -1;
 }

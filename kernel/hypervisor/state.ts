@@ -88,7 +88,7 @@ export const Vm = {
   disk: 65, // model, of DiskModel
   readOnly: 66,
   base: 67, // of ins: what came back since then its supervisor needs for the trap at hand
-  failing: 68, // guest page + 1 that the disk could not give back
+  waits: 68, // times that it waited for any page since it last got on
   registers: 96, // 32 words: the guest's, while the hypervisor uses them
   words: 128,
 } as const;
@@ -130,6 +130,9 @@ export const Cpu = {
   broken: 21, // copies made of shared pages
   swapOuts: 22,
   swapIns: 23,
+  elder: 33, // row + 1 of the first that waited in vain: it goes before all until it gets on
+  shells: 44, // prepared
+  flying: 45, // disk requests that wait or are under way
   dying: 30, // virtual machines whose last requests are under way
   freeRow: 25, // where to look for a free row first
   taking: 24, // 1: from the hard mark until the high one

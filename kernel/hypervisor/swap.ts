@@ -51,11 +51,21 @@ function isKept(state: State, vm: number, host: number): boolean {
   return state.page.get(host, Page.kept) > Math.max(0, from);
 }
 
-/** Begins to write a page out. False: it is needed now, a device is at it, or there is no room. */
-export function startOut(state: State, vm: number, page: number, place: Place): boolean {
+/**
+ * Begins to write a page out. False: a device is at it, there is no room, or it is needed now and
+ * `evenKept` is not set.
+ */
+export function startOut(
+  state: State,
+  vm: number,
+  page: number,
+  place: Place,
+  evenKept: boolean,
+): boolean {
   if (place.level > 0 || (place.entry & COPY) !== 0 || isBusy(state, place.entry)) return false;
   const host = ptePpn(place.entry);
-  if (isKept(state, vm, host) || state.get(Cpu.leaving) >= LEAVING_MAX) return false;
+  if (!evenKept && isKept(state, vm, host)) return false;
+  if (state.get(Cpu.leaving) >= LEAVING_MAX) return false;
   const slot = takeSlot(state, vm);
   if (slot < 0) return false;
   state.page.put(host, Page.slot, slot + 1);
