@@ -1,6 +1,6 @@
 /**
- * The disk: all of it is the tenant's, one extent without a guard; asynchronous transfers to and
- * from any page. The tenant is trusted to keep a page until its transfer is done, and none is
+ * The disk: all of it is the tenant's, in extents that nothing guards; asynchronous transfers to
+ * and from any page. The tenant is trusted to keep a page until its transfer is done, and none is
  * pinned. Owed are a block that the disk has and a page that memory has; a completion is told by
  * exposed counters and an event.
  */
@@ -11,21 +11,27 @@ import {
   DISK_WRITE,
   Env,
   EnvState,
+  Extent,
   Info,
   Status,
 } from '../abi.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
+import { extentAt } from './extents.ts';
 import { post } from './life.ts';
 import { DISK_TAGS, pageAt, type State, Tag } from './state.ts';
 
 const LISTED_PAGE = 0x0fffffff;
 
-/** diskRequest(-, -, block, count, list address, -, flags): queues a transfer; its number. */
+/** diskRequest(extent, -, block, count, list address, -, flags): queues a transfer; its number. */
 export function diskRequest(state: State, caller: number, claim: Claims): Answer {
   const [block, count, list, flags] = [claim(2), claim(3), claim(4), claim(6)];
   const { disk } = state.machine;
   if (!(count >= 0 && count <= DISK_BLOCKS_MAX)) return refuse(Status.tooMany, 3);
-  if (!(block >= 0 && block + count <= disk.blocks)) return refuse(Status.badArgument, 2);
+  const extent = extentAt(state, claim(0));
+  if (extent < 0) return refuse(Status.badArgument, 0);
+  if (state.extent.get(extent, Extent.valid) === 0) return refuse(Status.absent, 0);
+  const blocks = state.extent.get(extent, Extent.count);
+  if (!(block >= 0 && block + count <= blocks)) return refuse(Status.badArgument, 2);
   const pages = fetchList(state, list, count);
   if (!Array.isArray(pages)) return pages;
   const tag = freeTag(state);
@@ -33,12 +39,13 @@ export function diskRequest(state: State, caller: number, claim: Claims): Answer
 
   state.tag.put(tag, Tag.env, state.id(caller));
   state.info.add(0, Info.diskQueued, 1);
-  state.setInfo(Info.diskArm, block);
+  const first = state.extent.get(extent, Extent.first) + block;
+  state.setInfo(Info.diskArm, first);
   const number = state.env.add(caller, Env.diskSubmitted, 1);
   const write = (flags & DISK_WRITE) !== 0;
   const force = (flags & DISK_FORCE) !== 0;
   const flush = (flags & DISK_FLUSH) !== 0;
-  disk.submit({ tag, write, block, pages, force, flush });
+  disk.submit({ tag, write, block: first, pages, force, flush });
   return ok(number);
 }
 

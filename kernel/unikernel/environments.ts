@@ -4,13 +4,14 @@
  * Owed are a row that exists and a page outside the tables; ids carry a generation, so that a
  * stale one is noticed.
  */
-import { Env, envId, EnvState, PageKind, Status } from '../abi.ts';
+import { Env, envId, EnvState, type Name, PageKind, Status } from '../abi.ts';
+import { drawOn, isAccount } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { kill, tellPatron, wake } from './life.ts';
 import { makeRoot } from './pages.ts';
-import { ACCOUNT, Cpu, isPage, pageAt, Private, type State } from './state.ts';
+import { Cpu, isPage, pageAt, Private, type State } from './state.ts';
 
-/** envCreate(index, root page, -, -, -, patron | -1): makes row `index` an environment; its id. */
+/** envCreate(index, root page, -, name a, name b, patron | -1, account | -1): a row's id. */
 export function envCreate(state: State, caller: number, claim: Claims): Answer {
   const [index, root, patronId] = [claim(0), pageAt(claim(1)), claim(5)];
   if (!Number.isInteger(index) || index < 1 || index >= state.config.environments) {
@@ -21,9 +22,11 @@ export function envCreate(state: State, caller: number, claim: Claims): Answer {
   if (state.kind(root) !== PageKind.user) return refuse(Status.wrongKind, 1);
   const patron = patronId === -1 ? caller : state.row(patronId);
   if (patron < 0) return refuse(Status.badEnvironment, 5);
+  const account = claim(6) === -1 ? state.env.get(caller, Env.account) : claim(6);
+  if (!isAccount(state, account)) return refuse(Status.badArgument, 6);
 
   makeRoot(state, root, index);
-  return ok(makeEnv(state, index, root, caller, patron));
+  return ok(makeEnv(state, index, root, { a: claim(3), b: claim(4) }, caller, patron, account));
 }
 
 /** Fills row `index`; what the previous holder left in it is cleared. Returns the id. */
@@ -31,8 +34,10 @@ export function makeEnv(
   state: State,
   index: number,
   root: number,
+  name: Name,
   parent: number,
   patron: number,
+  account: number,
 ): number {
   const { env, secret } = state;
   const generation = (env.get(index, Env.generation) + 1) & 0x1ffff;
@@ -41,8 +46,10 @@ export function makeEnv(
   env.put(index, Env.parent, parent);
   env.put(index, Env.patron, patron === index ? envId(index, generation) : state.id(patron));
   env.put(index, Env.root, root);
-  env.put(index, Env.account, ACCOUNT);
+  env.put(index, Env.nameA, name.a);
+  env.put(index, Env.nameB, name.b);
   env.put(index, Env.state, EnvState.made);
+  drawOn(state, index, account);
   for (let word = Private.saved; word < Private.words; word++) secret.put(index, word, 0);
   // The row's number is the ASID: what the previous holder cached must go.
   state.machine.fence(index);
@@ -106,7 +113,7 @@ export function envReap(state: State, claim: Claims): Answer {
     state.machine.setAddressSpace({ root: state.root, asid: 0 });
     state.cpu.put(0, Cpu.installed, 0);
   }
-  state.setKind(state.env.get(env, Env.root), PageKind.user, 0);
+  state.retype(state.env.get(env, Env.root), PageKind.user, 0);
   state.machine.fence(env);
   state.env.put(env, Env.state, EnvState.free);
   return ok();

@@ -10,11 +10,11 @@ import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { wake } from './life.ts';
 import { mapPage } from './pages.ts';
 import { runnerFor } from './slices.ts';
-import { Cpu, isPage, Private, type State } from './state.ts';
+import { Cpu, isPage, pageAt, Private, type State } from './state.ts';
 
 /** ipcWindow(table, index): pages granted to the caller are mapped there, one after another. */
 export function ipcWindow(state: State, caller: number, claim: Claims): Answer {
-  const [table, index] = [claim(0), claim(1)];
+  const [table, index] = [pageAt(claim(0)), claim(1)];
   if (!isPage(state, table)) return refuse(Status.badArgument, 0);
 
   state.secret.put(caller, Private.windowTable, table + 1);

@@ -8,19 +8,20 @@
 import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { Env, MAP_MAX, MAP_READ, MAP_SOFT, MAP_WRITE, PageKind, Status } from '../abi.ts';
 import { writeDirectMap } from '../supervisor.ts';
+import { returned } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { isIndex, isPage, pageAt, type State } from './state.ts';
 
 const FLAGS = MAP_READ | MAP_WRITE | MAP_SOFT; // what a caller may set
 
-/** pageAllocate(page): takes free page `page`, scrubbed. */
-export function pageAllocate(state: State, claim: Claims): Answer {
+/** pageAllocate(page): takes free page `page`, scrubbed, for the caller's account. */
+export function pageAllocate(state: State, caller: number, claim: Claims): Answer {
   const page = pageAt(claim(0));
   if (!isPage(state, page)) return refuse(Status.badArgument, 0);
   if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
 
   state.machine.zeroPage(page);
-  state.setKind(page, PageKind.user, 0);
+  state.setKind(page, PageKind.user, 0, state.env.get(caller, Env.account));
   return ok();
 }
 
@@ -31,7 +32,9 @@ export function pageFree(state: State, claim: Claims): Answer {
   // A table that is freed would be scrubbed under whoever runs on it.
   if (state.kind(page) !== PageKind.user) return refuse(Status.wrongKind, 0);
 
-  state.setKind(page, PageKind.free, 0);
+  const account = state.accountOf(page);
+  state.setKind(page, PageKind.free, 0, 0);
+  returned(state, account, page);
   return ok();
 }
 
@@ -47,7 +50,7 @@ export function tableCreate(state: State, claim: Claims): Answer {
 
   const { machine } = state;
   machine.zeroPage(page);
-  state.setKind(page, top ? PageKind.middle : PageKind.leaf, state.envOf(parent));
+  state.retype(page, top ? PageKind.middle : PageKind.leaf, state.envOf(parent));
   const base = state.base.get(parent, 0) + index * (top ? ENTRIES * ENTRIES : ENTRIES);
   state.base.put(page, 0, base);
   machine.writePtes([{ table: parent, index, value: pte(page, PTE_V) }]);
@@ -58,7 +61,7 @@ export function tableCreate(state: State, claim: Claims): Answer {
 export function makeRoot(state: State, page: number, env: number): void {
   state.machine.zeroPage(page);
   writeDirectMap(state.machine, page);
-  state.setKind(page, PageKind.root, env);
+  state.retype(page, PageKind.root, env);
   state.base.put(page, 0, 0);
 }
 
@@ -70,7 +73,7 @@ export function tableDestroy(state: State, claim: Claims): Answer {
 
   const env = state.envOf(table);
   unhang(state, state.env.get(env, Env.root), table, kind === PageKind.leaf);
-  state.setKind(table, PageKind.user, 0);
+  state.retype(table, PageKind.user, 0);
   state.machine.fence(env);
   return ok();
 }

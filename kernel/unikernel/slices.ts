@@ -4,7 +4,7 @@
  * nobody to be unfair to, so no grace is measured and nothing forfeited.
  */
 import { NEVER } from '../../machine/units.ts';
-import { Env, EnvState, Info, PREDICATE_TERMS, Status, Upcall, Woken } from '../abi.ts';
+import { Env, EnvState, Info, PREDICATE_TERMS, SLICE_BITS, Status, Upcall, Woken } from '../abi.ts';
 import {
   type Context,
   loadTick,
@@ -15,8 +15,8 @@ import {
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { post, rouse } from './life.ts';
 import { evaluate, fetchTerms, holds, keepTerms } from './predicates.ts';
-import { Cpu, Private, SLICES, type State } from './state.ts';
-import { pushSliceUpcall } from './upcalls.ts';
+import { Cpu, indexOf, Private, SLICES, type State } from './state.ts';
+import { pushPending, pushSliceUpcall } from './upcalls.ts';
 
 const CALL_CHAIN = 8; // environments that wait for one another, followed at most this far
 
@@ -90,10 +90,12 @@ export function notify(state: State, claim: Claims): Answer {
   return ok();
 }
 
-/** sliceAllocate(position, env): gives a position to an environment, whoever has it. */
+/** sliceAllocate(position, env): gives a position that no living environment has to one. */
 export function sliceAllocate(state: State, claim: Claims): Answer {
-  const [position, id] = [claim(0), claim(1)];
+  const [position, id] = [indexOf(claim(0), SLICE_BITS), claim(1)];
   if (!isPosition(position)) return refuse(Status.badArgument, 0);
+  const owner = state.row(state.sliceOwner(position));
+  if (owner > 0 && state.stateOf(owner) !== EnvState.zombie) return refuse(Status.notFree, 0);
 
   state.setInfo(Info.sliceVector + position, id);
   return ok();
@@ -101,14 +103,15 @@ export function sliceAllocate(state: State, claim: Claims): Answer {
 
 /** sliceFree(position): frees a position, whoever has it. */
 export function sliceFree(state: State, claim: Claims): Answer {
-  const position = claim(0);
+  const position = indexOf(claim(0), SLICE_BITS);
   if (!isPosition(position)) return refuse(Status.badArgument, 0);
+  if (state.sliceOwner(position) === 0) return refuse(Status.absent, 0);
 
   state.setInfo(Info.sliceVector + position, 0);
   return ok();
 }
 
-const isPosition = (n: number): boolean => Number.isInteger(n) && n >= 0 && n < SLICES;
+const isPosition = (n: number): boolean => n >= 0 && n < SLICES;
 
 /** Who runs when `env` has the CPU: itself, or whom its call waits for; 0 if nobody can. */
 export function runnerFor(state: State, env: number): number {
@@ -224,6 +227,7 @@ function enter(state: State, env: number): void {
     machine.contexts.restore(env, secret.address(env, Private.registers), saved);
     secret.put(env, Private.saved, 0);
   }
+  if (installed !== env) pushPending(state, env);
 }
 
 /** A procedure call saved nothing; leaving its environment, what a callee must preserve goes. */

@@ -5,16 +5,18 @@
  * Trusts its tenant, who could write here; owes its callers rows and columns in range (an assert).
  */
 import {
+  Account,
+  ACCOUNTS,
   Env,
   envId,
   envIndex,
   EnvState,
   ENV_INDEX_BITS,
+  Extent,
   Info,
   PAGE_ACCOUNT_SHIFT,
   PAGE_BITS,
   PAGE_ENV_SHIFT,
-  PageKind,
   PREDICATE_TERMS,
   Term,
 } from '../abi.ts';
@@ -26,8 +28,10 @@ export interface UnikernelConfig {
   readonly sliceCycles: number;
 }
 
-/** There is one tenant, and one account. */
+/** The tenant's account, as on the exokernel: 0 is nobody's. */
 export const ACCOUNT = 1;
+/** Rows of the extent table. */
+export const EXTENTS = 16;
 /** Positions of the slice vector. */
 export const SLICES = 16;
 export const DISK_TAGS = 64;
@@ -44,8 +48,9 @@ export const Private = {
   queueTail: 46,
   queueNext: 47,
   message: 48, // 4 words of a queued call
-  predicate: 52, // PREDICATE_TERMS × Term.words, of a sleeper
-  words: 52 + PREDICATE_TERMS * Term.words,
+  pending: 52, // 1: is to hear of a revocation when it runs next
+  predicate: 53, // PREDICATE_TERMS × Term.words, of a sleeper
+  words: 53 + PREDICATE_TERMS * Term.words,
 } as const;
 
 /** Words of the unikernel's own registers. */
@@ -67,6 +72,8 @@ export class State {
   readonly info: Table;
   readonly env: Table;
   readonly pageWord: Table;
+  readonly extent: Table;
+  readonly account: Table;
   readonly base: Table; // per table page: first virtual page that it translates
   readonly secret: Table; // the private records, by the exokernel's name for them
   readonly cpu: Table;
@@ -82,6 +89,8 @@ export class State {
     this.info = layout.table(1, 1024);
     this.env = layout.table(config.environments, Env.words);
     this.pageWord = layout.table(machine.pages, 1);
+    this.extent = layout.table(EXTENTS, Extent.words);
+    this.account = layout.table(ACCOUNTS, Account.words);
     this.base = layout.table(machine.pages, 1);
     this.secret = layout.table(config.environments, Private.words);
     this.cpu = layout.table(1, Cpu.words);
@@ -121,8 +130,16 @@ export class State {
     return this.pageWord.get(table, 0) >>> PAGE_ENV_SHIFT;
   }
 
-  setKind(page: number, kind: number, env: number): void {
-    const account = kind === PageKind.free ? 0 : ACCOUNT;
+  accountOf(page: number): number {
+    return (this.pageWord.get(page, 0) >>> PAGE_ACCOUNT_SHIFT) & 0xff;
+  }
+
+  /** Another kind for a page of the same account. */
+  retype(page: number, kind: number, env: number): void {
+    this.setKind(page, kind, env, this.accountOf(page));
+  }
+
+  setKind(page: number, kind: number, env: number, account: number): void {
     const word = kind | (account << PAGE_ACCOUNT_SHIFT) | (env << PAGE_ENV_SHIFT);
     this.pageWord.put(page, 0, word);
   }
@@ -136,9 +153,10 @@ export class State {
   }
 }
 
-/** A page's number without the generation that its name may carry: nothing is ever stale here. */
-export const pageAt = (n: number): number =>
-  Number.isInteger(n) && n >= 0 ? n % 2 ** PAGE_BITS : -1;
+/** A name's index, without the generation that it may carry: nothing is ever stale here. */
+export const indexOf = (n: number, bits: number): number =>
+  Number.isInteger(n) && n >= 0 ? n % 2 ** bits : -1;
+export const pageAt = (n: number): number => indexOf(n, PAGE_BITS);
 
 /** A page behind the tables: a call that scrubs or retypes one must not hit the unikernel. */
 export const isPage = (state: State, n: number): boolean =>

@@ -9,6 +9,7 @@ import { assert } from '../../machine/assert.ts';
 import { pte, PTE_U, PTE_V } from '../../machine/sv39.ts';
 import { NEVER } from '../../machine/units.ts';
 import {
+  Account,
   ARITY,
   BATCH_MAX,
   Call,
@@ -16,6 +17,7 @@ import {
   Info,
   MAP_READ,
   MAP_WRITE,
+  packName,
   PAGE_PAGES,
   PageKind,
   Start,
@@ -32,9 +34,11 @@ import {
   type Trap,
   writeDirectMap,
 } from '../supervisor.ts';
+import { accountClose, accountCreate, accountMove, putAccount, revoke } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { consoleRead, consoleWrite, typed } from './console.ts';
 import { completions, diskRequest } from './disk.ts';
+import { extentJoin, extentSplit, putExtent } from './extents.ts';
 import {
   envCreate,
   envDestroy,
@@ -67,7 +71,7 @@ import {
   tick,
   yieldTo,
 } from './slices.ts';
-import { Cpu, SLICES, State, type UnikernelConfig } from './state.ts';
+import { ACCOUNT, Cpu, DISK_TAGS, EXTENTS, SLICES, State, type UnikernelConfig } from './state.ts';
 import { pushFault, upcallSet } from './upcalls.ts';
 
 export type { UnikernelConfig } from './state.ts';
@@ -109,7 +113,10 @@ export class Unikernel implements Supervisor {
     state.setInfo(Info.envPage, state.env.firstPage);
     state.setInfo(Info.envPages, state.env.pages);
     state.setInfo(Info.pagePage, state.pageWord.firstPage);
-    for (let page = 0; page < state.end; page++) state.setKind(page, PageKind.kernel, 0);
+    state.setInfo(Info.extentPage, state.extent.firstPage);
+    state.setInfo(Info.extents, EXTENTS);
+    state.setInfo(Info.accountPage, state.account.firstPage);
+    for (let page = 0; page < state.end; page++) state.setKind(page, PageKind.kernel, 0, 0);
     this.#makeTenant(state, this.#tenant);
   }
 
@@ -118,7 +125,7 @@ export class Unikernel implements Supervisor {
     const { machine } = state;
     let page = state.end;
     const take = (kind: number): number => {
-      state.setKind(page, kind, 1);
+      state.setKind(page, kind, 1, ACCOUNT);
       machine.zeroPage(page);
       return page++;
     };
@@ -132,7 +139,14 @@ export class Unikernel implements Supervisor {
       { table: middle, index: 0, value: pte(leaf, PTE_V) },
       ...startMappings(state, leaf, stack),
     ]);
-    const self = makeEnv(state, 1, root, 1, 1);
+    const name = packName(tenant.name ?? [1]);
+    putAccount(state, ACCOUNT, 0, name.a, name.b, tenant.minimum ?? 0);
+    const all = [machine.pages - state.end, SLICES, this.#config.environments - 1, EXTENTS];
+    [...all, DISK_TAGS].forEach((amount, what) => {
+      state.account.put(ACCOUNT, Account.limit + what, amount);
+    });
+    if (tenant.blocks > 0) putExtent(state, 0, tenant.firstBlock, tenant.blocks, name.a, name.b);
+    const self = makeEnv(state, 1, root, name, 1, 1, ACCOUNT);
     state.setInfo(Info.sliceVector, self);
     const { image, quota, blocks } = tenant;
     startEnv(state, 1, image, 0, [self, root, middle, leaf, quota, 0, blocks]);
@@ -208,7 +222,7 @@ export class Unikernel implements Supervisor {
       case Call.upcallSet:
         return upcallSet(state, caller, claim);
       case Call.pageAllocate:
-        return pageAllocate(state, claim);
+        return pageAllocate(state, caller, claim);
       case Call.pageFree:
         return pageFree(state, claim);
       case Call.tableCreate:
@@ -237,6 +251,18 @@ export class Unikernel implements Supervisor {
         return ipcReplyWait(state, caller, claim);
       case Call.ipcSend:
         return ipcSend(state, caller, claim);
+      case Call.extentSplit:
+        return extentSplit(state, claim);
+      case Call.extentJoin:
+        return extentJoin(state, claim);
+      case Call.accountCreate:
+        return accountCreate(state, claim);
+      case Call.accountMove:
+        return accountMove(state, claim);
+      case Call.accountClose:
+        return accountClose(state, claim);
+      case Call.revoke:
+        return revoke(state, claim);
       case Call.diskRequest:
         return diskRequest(state, caller, claim);
       case Call.consoleWrite:
@@ -246,7 +272,7 @@ export class Unikernel implements Supervisor {
       case Call.batch:
         return this.#batch(state, caller, claim);
       default:
-        return refuse(Status.badCall, 0); // one extent, the disk; one account, nobody to ask it
+        return refuse(Status.badCall, 0); // nothing is taken by force: who maps a page is not known
     }
   }
 

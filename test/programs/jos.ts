@@ -171,7 +171,7 @@ export abstract class Jos extends LibOS {
   // ---- environments -----------------------------------------------------------------------------
 
   /** A blank environment with tables, a stack page and the exposed tables; null if none is free. */
-  *exofork(): Op<Made | null> {
+  *exofork(account = -1): Op<Made | null> {
     const { sys } = this;
     const row = yield* this.#freeRow();
     if (row < 0) return null;
@@ -179,7 +179,7 @@ export abstract class Jos extends LibOS {
     for (let n = 0; n < 6; n++) pages.push(yield* this.take());
     const [root = 0, middle = 0, leaf = 0, ledger0 = 0, ledger1 = 0, stack = 0] = pages;
     const name = this.commonName(row >> 8, row & 0xff);
-    const made = yield* sys.envCreate(row, root, COMMON, name, -1);
+    const made = yield* sys.envCreate(row, root, COMMON, name, -1, account);
     if (made.status !== Status.ok) {
       for (const page of pages) yield* sys.pageFree(page, COMMON);
       return null;
