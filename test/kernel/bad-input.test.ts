@@ -28,7 +28,7 @@ import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
 import { Board, BOARDS, PAGES } from '../programs/boards.ts';
 import { at, BATCH, Jos } from '../programs/jos.ts';
-import { Raw } from './harness.ts';
+import { Raw } from '../../check/invariants/raw.ts';
 import { audit } from './invariants.ts';
 
 const KERNBASE = 0x8000_0000;

@@ -126,6 +126,8 @@ class Everything extends Jos {
     const text = new TextEncoder().encode('said\n');
     port.write(BATCH, text, 0, text.length) ?? (yield* port.fault());
     report('consoleWrite', yield* this.#call('consoleWrite', BATCH, text.length));
+    const read = yield* this.#call('consoleRead');
+    report('consoleRead', read, ...[1, 2, 3, 4].map((n) => port.result(n)));
     let page = 0;
     while ((yield* this.#kind(page)) !== 'free') page++;
     report(
@@ -416,6 +418,7 @@ function run(kernel: 'exokernel' | 'unikernel'): Run {
     medium,
     output: (_, bytes) => (said += new TextDecoder().decode(bytes)),
   });
+  machine.type(1, new TextEncoder().encode('typed'));
   const sliceCycles = 20_000;
   machine.boot(
     kernel === 'exokernel'
