@@ -15,7 +15,7 @@ import type { PhysicalMachine } from '../machine/physical.ts';
 import type { TraceEvent } from '../machine/trace.ts';
 import { PROGRAMS } from '../libos/unix/programs/index.ts';
 import { unix } from '../libos/unix/unix.ts';
-import { geometry } from '../libos/unix/fs-format.ts';
+import { geometry } from '../libos/unix/fs/format.ts';
 import { makeFileSystem, type Node } from './mkfs.ts';
 import { build, diskFor, type Mode, type Parameters, sideBySide } from './modes.ts';
 import type { Tree } from './tree.ts';

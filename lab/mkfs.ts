@@ -12,6 +12,9 @@ import {
   INODE_WORDS,
   InodeKind,
   INODES_PER_BLOCK,
+  Log,
+  LOG_MAGIC,
+  linksWord,
   MAGIC,
   NAME_MAX,
   POINTERS,
@@ -19,7 +22,7 @@ import {
   RECORD_HEADER,
   ROOT,
   Super,
-} from '../libos/unix/fs-format.ts';
+} from '../libos/unix/fs/format.ts';
 
 /** A directory or a file; names are strings of bytes, one character each. */
 export type Node =
@@ -33,7 +36,7 @@ export class DiskTooSmall extends Error {
 /** Blocks by number from 0; absent ones are zero. Throws DiskTooSmall if the tree does not fit. */
 export function makeFileSystem(root: Node, blocks: number): Map<number, Uint8Array> {
   const disk = new Map<number, Uint8Array>();
-  const { bitmap, inodes, data } = geometry(blocks);
+  const { bitmap, inodes, journal, journalBlocks, data } = geometry(blocks);
   let nextBlock = data;
   let nextInode = ROOT;
 
@@ -67,6 +70,7 @@ export function makeFileSystem(root: Node, blocks: number): Map<number, Uint8Arr
   const writeFile = (inode: number, kind: number, bytes: Uint8Array): void => {
     inodeWord(inode, Inode.kind, kind);
     inodeWord(inode, Inode.bytes, bytes.length);
+    inodeWord(inode, Inode.links, linksWord(kind));
     const count = Math.ceil(bytes.length / BLOCK);
     let indirect = 0;
     let double = 0;
@@ -114,6 +118,9 @@ export function makeFileSystem(root: Node, blocks: number): Map<number, Uint8Arr
   put(0, Super.bitmapBlocks, bitmap);
   put(0, Super.inodeBlocks, inodes);
   put(0, Super.data, data);
+  put(0, Super.journal, journal);
+  put(0, Super.journalBlocks, journalBlocks);
+  put(journal, Log.magic, LOG_MAGIC);
   // Used blocks, and the bits beyond the end of the disk.
   const used = (n: number): void => {
     const bytes = block(BITMAP_BLOCK + Math.floor(n / BITS_PER_BLOCK));

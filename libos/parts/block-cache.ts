@@ -6,7 +6,8 @@
  *     frame record (4 words):  block + 1 | flags | next of its hash, or free | physical page
  *
  * It promises: `get` returns the address at which the block stands until the next call; a block
- * marked dirty is on the disk after `sync`, durably, in spite of replacement; what `release`
+ * marked dirty is on the disk after `sync`, durably, in spite of replacement; one that is held is
+ * not written in its place before it is let go; what `release`
  * takes away holds nothing that the disk does not have, and is not used until it is given back.
  */
 import { DISK_BLOCKS_MAX, DISK_FLUSH, DISK_WRITE } from '../../kernel/abi.ts';
@@ -17,6 +18,7 @@ import { type DiskPlace, Transfers } from './transfers.ts';
 const PAGE = 4096;
 const Frame = { block: 0, flags: 1, next: 2, page: 3, words: 4 } as const;
 const DIRTY = 1;
+const HELD = 2;
 const NO_PAGE = 0; // the first page of every machine is a kernel's
 
 export interface CacheSpec extends DiskPlace {
@@ -197,16 +199,61 @@ export class BlockCache {
   }
 
   /**
-   * Writes everything dirty, in block order, neighbours together; flushes. False if a block could
-   * not be written: it stays dirty, the others are durable.
+   * The block that stands at `address` differs from the disk, and stays here until it is let go.
+   * Which block that is, or -1 if it was held already.
+   */
+  *hold(address: number): Op<number> {
+    const frame = (address - this.#spec.data) / PAGE;
+    const at = this.#word(frame, Frame.flags);
+    const flags = yield* this.#port.load(at);
+    if ((flags & HELD) !== 0) return -1;
+    yield* this.#port.store(at, flags | DIRTY | HELD);
+    return (yield* this.#port.load(this.#word(frame, Frame.block))) - 1;
+  }
+
+  *letGo(block: number): Op<void> {
+    const frame = yield* this.#find(block);
+    if (frame < 0) return;
+    const at = this.#word(frame, Frame.flags);
+    yield* this.#port.store(at, (yield* this.#port.load(at)) & ~HELD);
+  }
+
+  /** Writes what is here of `blocks` in place, and flushes. False if one could not be written. */
+  *settle(blocks: readonly number[]): Op<boolean> {
+    const dirty: { block: number; frame: number }[] = [];
+    for (const block of blocks) {
+      const frame = yield* this.#find(block);
+      if (frame >= 0) dirty.push({ block, frame });
+    }
+    return yield* this.#writeAll(dirty);
+  }
+
+  /**
+   * Writes what is here of `blocks`, at most DISK_BLOCKS_MAX, to neighbours on the disk from `to`
+   * on: copies, or a block to its own place. All of them are here.
+   */
+  *copyOut(blocks: readonly number[], to: number, flags: number): Op<boolean> {
+    const frames: number[] = [];
+    for (const block of blocks) frames.push(yield* this.#find(block));
+    if (frames.includes(-1)) return false;
+    return yield* this.#transfer(to, frames, flags);
+  }
+
+  /**
+   * Writes everything dirty and not held, in block order, neighbours together; flushes. False if a
+   * block could not be written: it stays dirty, the others are durable.
    */
   *sync(): Op<boolean> {
     const dirty: { block: number; frame: number }[] = [];
     for (let frame = 0; frame < this.#spec.frames; frame++) {
-      if (((yield* this.#port.load(this.#word(frame, Frame.flags))) & DIRTY) === 0) continue;
+      if (!(yield* this.#isLoose(frame))) continue;
       const block = (yield* this.#port.load(this.#word(frame, Frame.block))) - 1;
       dirty.push({ block, frame });
     }
+    return yield* this.#writeAll(dirty);
+  }
+
+  *#writeAll(dirty: { block: number; frame: number }[]): Op<boolean> {
     let compared = 0;
     dirty.sort((a, b) => (compared++, a.block - b.block));
     if (this.#port.work(compared * 10) === undefined) yield* this.#port.fault();
@@ -271,6 +318,12 @@ export class BlockCache {
     return (yield* this.#port.load(this.#word(frame, Frame.block))) === 0;
   }
 
+  /** Dirty, and may be written. */
+  *#isLoose(frame: number): Op<boolean> {
+    const flags = yield* this.#port.load(this.#word(frame, Frame.flags));
+    return (flags & (DIRTY | HELD)) === DIRTY;
+  }
+
   *#putFree(frame: number): Op<void> {
     yield* this.#port.store(this.#word(frame, Frame.next), yield* this.#port.load(this.#free));
     yield* this.#port.store(this.#free, frame + 1);
@@ -321,6 +374,7 @@ export class BlockCache {
   *#vacate(frame: number, evicted: boolean): Op<boolean> {
     const old = (yield* this.#port.load(this.#word(frame, Frame.block))) - 1;
     const flags = yield* this.#port.load(this.#word(frame, Frame.flags));
+    if ((flags & HELD) !== 0) return false;
     if ((flags & DIRTY) !== 0 && !(yield* this.#writeBack(frame, old))) return false;
     yield* this.#unfile(frame, old);
     yield* this.#port.store(this.#word(frame, Frame.block), 0);
@@ -337,8 +391,7 @@ export class BlockCache {
     const run = [frame];
     while (run.length < DISK_BLOCKS_MAX) {
       const next = yield* this.#find(block + run.length);
-      if (next < 0 || ((yield* this.#port.load(this.#word(next, Frame.flags))) & DIRTY) === 0)
-        break;
+      if (next < 0 || !(yield* this.#isLoose(next))) break;
       run.push(next);
     }
     yield* this.#writeRun(block, run);

@@ -97,6 +97,8 @@ export const Pipe = {
 } as const;
 export const OPEN_FILES = 64;
 export const OpenFile = { count: 0, inode: 1, offset: 2, flags: 3, words: 4 } as const;
+/** Among an open file's flags: its last name has gone, and who closes it last says so. */
+export const UNNAMED = 1 << 8;
 
 // ---- the process table --------------------------------------------------------------------------
 

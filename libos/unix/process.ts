@@ -8,18 +8,25 @@ import type { Op, UserPort } from '../syscalls.ts';
 
 /** Results below zero are errors. */
 export const Errno = {
+  EPERM: -1,
   ENOENT: -2,
+  ESRCH: -3,
+  EINTR: -4,
   EIO: -5,
   EBADF: -9,
   ECHILD: -10,
   EAGAIN: -11,
   ENOMEM: -12,
+  EACCES: -13,
   EEXIST: -17,
   ENOTDIR: -20,
   EISDIR: -21,
   EINVAL: -22,
+  ENFILE: -23,
   EMFILE: -24,
+  EFBIG: -27,
   ENOSPC: -28,
+  EMLINK: -31,
   EPIPE: -32,
   ENAMETOOLONG: -36,
   ENOTEMPTY: -39,
@@ -31,6 +38,8 @@ export const O_WRITE = 2;
 export const O_CREATE = 4;
 export const O_TRUNCATE = 8;
 export const O_DIRECTORY = 16;
+export const O_APPEND = 32;
+export const O_EXCLUSIVE = 64;
 
 export const STDIN = 0;
 export const STDOUT = 1;
@@ -41,6 +50,16 @@ export interface Stat {
   readonly inode: number;
   readonly directory: boolean;
   readonly bytes: number;
+  /** permission bits, as in 0o644 */
+  readonly mode: number;
+  readonly links: number;
+}
+
+/** Of the file system. */
+export interface Room {
+  readonly blocks: number;
+  readonly freeBlocks: number;
+  readonly freeInodes: number;
 }
 
 /** What forked children start at: a function of the program, found again by its number. */
@@ -76,7 +95,20 @@ export interface Process {
   mkdir(path: string): Op<number>;
   /** Names in a directory, in no order, without . and .. */
   readdir(path: string): Op<readonly string[] | number>;
-  unlink(path: string): Op<number>;
+  /** Takes a name away: of a file or an empty directory; `only` is which of them it may be. */
+  unlink(path: string, only?: 'file' | 'directory'): Op<number>;
+  /** Gives what `from` names the name `to`, in place of a file or empty directory there. */
+  rename(from: string, to: string): Op<number>;
+  /** One more name for a file. */
+  link(from: string, to: string): Op<number>;
+  chmod(path: string, mode: number): Op<number>;
+  /** Lets an open file have `bytes` bytes. */
+  truncate(fd: number, bytes: number): Op<number>;
+  /** Moves the offset of an open file: from its start, from where it is, or from its end. */
+  seek(fd: number, offset: number, from: 'start' | 'here' | 'end'): Op<number>;
+  /** What was written to a descriptor is durable when it returns. */
+  fsync(fd: number): Op<number>;
+  room(): Op<Room | number>;
   chdir(path: string): Op<number>;
   /** Everything written so far is durable when it returns. */
   sync(): Op<number>;

@@ -5,9 +5,9 @@
  */
 import { Status } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import { FileClient } from './file-client.ts';
-import { BLOCK, InodeKind, RECORD_HEADER } from './fs-format.ts';
-import { FsOp } from './fs-protocol.ts';
+import { FileClient } from './fs/client.ts';
+import { BLOCK, InodeKind, RECORD_HEADER } from './fs/format.ts';
+import { FsOp, UNLINK_ANY, UNLINK_DIRECTORY, UNLINK_FILE } from './fs/protocol.ts';
 import {
   ARGUMENT_BYTES,
   at,
@@ -15,7 +15,6 @@ import {
   Control,
   Descriptor,
   Kind,
-  OPEN_FILES,
   OpenFile,
   OWN,
   PAGE,
@@ -24,18 +23,18 @@ import {
   Row,
   RowState,
   UAREA,
+  UNNAMED,
   User,
 } from './layout.ts';
 import { Pipes } from './pipes.ts';
 import {
   Errno,
-  O_CREATE,
-  O_DIRECTORY,
+  O_APPEND,
   O_READ,
-  O_TRUNCATE,
   O_WRITE,
   OPEN_MAX,
   type Process,
+  type Room,
   type Stat,
 } from './process.ts';
 import type { Shared } from './shared.ts';
@@ -137,38 +136,10 @@ export class UnixProcess implements Process {
   *open(path: string, flags: number): Op<number> {
     const fd = yield* this.#lowest();
     if (fd < 0) return fd;
-    let [inode, kind] = yield* this.#files.path(FsOp.lookup, path);
-    if (inode === Errno.ENOENT && (flags & O_CREATE) !== 0) {
-      [inode] = yield* this.#files.path(FsOp.create, path, InodeKind.file);
-      kind = InodeKind.file;
-    }
-    if (inode < 0) return inode;
-    if (kind === InodeKind.directory && (flags & O_WRITE) !== 0) return Errno.EISDIR;
-    if (kind !== InodeKind.directory && (flags & O_DIRECTORY) !== 0) return Errno.ENOTDIR;
-    if ((flags & O_TRUNCATE) !== 0 && kind === InodeKind.file) {
-      const [cut] = yield* this.#files.ask(FsOp.truncate, [inode, 0, 0]);
-      if (cut < 0) return cut;
-    }
-    const file = yield* this.#newFile(inode, flags & (O_READ | O_WRITE));
+    const [file] = yield* this.#files.path(FsOp.open, path, flags);
     if (file < 0) return file;
     yield* this.#install(fd, Kind.file, file);
     return fd;
-  }
-
-  *#newFile(inode: number, flags: number): Op<number> {
-    const shared = this.#shared;
-    yield* shared.lock();
-    let file = 0;
-    while (file < OPEN_FILES && (yield* shared.control(this.#file(file, OpenFile.count))) > 0)
-      file++;
-    if (file < OPEN_FILES) {
-      yield* shared.setControl(this.#file(file, OpenFile.count), 1);
-      yield* shared.setControl(this.#file(file, OpenFile.inode), inode);
-      yield* shared.setControl(this.#file(file, OpenFile.offset), 0);
-      yield* shared.setControl(this.#file(file, OpenFile.flags), flags);
-    }
-    yield* shared.unlock();
-    return file < OPEN_FILES ? file : Errno.EMFILE;
   }
 
   *close(fd: number): Op<number> {
@@ -187,9 +158,17 @@ export class UnixProcess implements Process {
     else if (kind === Kind.file) {
       yield* this.#shared.lock();
       const word = this.#file(value, OpenFile.count);
-      yield* this.#shared.setControl(word, (yield* this.#shared.control(word)) + by);
+      const left = (yield* this.#shared.control(word)) + by;
+      yield* this.#shared.setControl(word, left);
       yield* this.#shared.unlock();
+      const unnamed = left === 0 && (yield* this.#flags(value)) & UNNAMED;
+      // Who schedules may not wait for the file server; it finds the orphan later.
+      if (unnamed && this.pid !== 0) yield* this.#files.ask(FsOp.reap, [0, 0, 0]);
     }
+  }
+
+  #flags(file: number): Op<number> {
+    return this.#shared.control(this.#file(file, OpenFile.flags));
   }
 
   *read(fd: number, va: number, bytes: number): Op<number> {
@@ -201,7 +180,7 @@ export class UnixProcess implements Process {
       case Kind.pipeRead:
         return yield* this.#pipes.read(value, va, bytes);
       case Kind.file: {
-        const flags = yield* this.#shared.control(this.#file(value, OpenFile.flags));
+        const flags = yield* this.#flags(value);
         if ((flags & O_READ) === 0) return Errno.EBADF;
         return yield* this.#through(value, va, bytes, false);
       }
@@ -219,7 +198,7 @@ export class UnixProcess implements Process {
       case Kind.pipeWrite:
         return yield* this.#pipes.write(value, va, bytes);
       case Kind.file: {
-        const flags = yield* this.#shared.control(this.#file(value, OpenFile.flags));
+        const flags = yield* this.#flags(value);
         if ((flags & O_WRITE) === 0) return Errno.EBADF;
         return yield* this.#through(value, va, bytes, true);
       }
@@ -228,11 +207,23 @@ export class UnixProcess implements Process {
     }
   }
 
+  #inode(file: number): Op<number> {
+    return this.#shared.control(this.#file(file, OpenFile.inode));
+  }
+
   /** Reads what there is, up to `bytes`; writes all. The offset is shared with forked relatives. */
   *#through(file: number, va: number, bytes: number, put: boolean): Op<number> {
-    const inode = yield* this.#shared.control(this.#file(file, OpenFile.inode));
+    const inode = yield* this.#inode(file);
+    const append = put && ((yield* this.#flags(file)) & O_APPEND) !== 0;
     let done = 0;
     while (done < bytes) {
+      if (append) {
+        const [added, end] = yield* this.#files.append(inode, va + done, bytes - done);
+        if (added < 0) return added;
+        yield* this.#shared.setControl(this.#file(file, OpenFile.offset), end);
+        done += added;
+        continue;
+      }
       const offset = (yield* this.#shared.control(this.#file(file, OpenFile.offset))) >>> 0;
       const got = put
         ? yield* this.#files.write(inode, offset, va + done, bytes - done)
@@ -292,9 +283,11 @@ export class UnixProcess implements Process {
   // ---- files ------------------------------------------------------------------------------------
 
   *stat(path: string): Op<Stat | number> {
-    const [inode, kind, bytes] = yield* this.#files.path(FsOp.lookup, path);
+    const [inode, word, bytes] = yield* this.#files.path(FsOp.lookup, path);
     if (inode < 0) return inode;
-    return { inode, directory: kind === InodeKind.directory, bytes: bytes >>> 0 };
+    const directory = (word & 0xff) === InodeKind.directory;
+    const [mode, links] = [(word >>> 8) & 0o777, word >>> 20];
+    return { inode, directory, bytes: bytes >>> 0, mode, links };
   }
 
   *mkdir(path: string): Op<number> {
@@ -318,14 +311,68 @@ export class UnixProcess implements Process {
     }
   }
 
-  *unlink(path: string): Op<number> {
-    return (yield* this.#files.path(FsOp.unlink, path))[0];
+  *unlink(path: string, only?: 'file' | 'directory'): Op<number> {
+    const how = only === undefined ? UNLINK_ANY : only === 'file' ? UNLINK_FILE : UNLINK_DIRECTORY;
+    return (yield* this.#files.path(FsOp.unlink, path, how))[0];
+  }
+
+  *rename(from: string, to: string): Op<number> {
+    return (yield* this.#files.paths(FsOp.rename, from, to))[0];
+  }
+
+  *link(from: string, to: string): Op<number> {
+    return (yield* this.#files.paths(FsOp.link, from, to))[0];
+  }
+
+  *chmod(path: string, mode: number): Op<number> {
+    return (yield* this.#files.path(FsOp.mode, path, mode))[0];
+  }
+
+  /** The open file behind a descriptor, or EBADF. */
+  *#openFile(fd: number, needs: number): Op<number> {
+    if ((yield* this.#kind(fd)) !== Kind.file) return Errno.EBADF;
+    const file = yield* this.port.load(this.#slot(fd, Descriptor.value));
+    return ((yield* this.#flags(file)) & needs) === needs ? file : Errno.EBADF;
+  }
+
+  *truncate(fd: number, bytes: number): Op<number> {
+    const file = yield* this.#openFile(fd, O_WRITE);
+    if (file < 0) return file;
+    if (!(Number.isInteger(bytes) && bytes >= 0 && bytes < 2 ** 32)) return Errno.EINVAL;
+    return (yield* this.#files.ask(FsOp.truncate, [yield* this.#inode(file), bytes, 0]))[0];
+  }
+
+  *seek(fd: number, offset: number, from: 'start' | 'here' | 'end'): Op<number> {
+    const file = yield* this.#openFile(fd, 0);
+    if (file < 0) return file;
+    const word = this.#file(file, OpenFile.offset);
+    let base = 0;
+    if (from === 'here') base = (yield* this.#shared.control(word)) >>> 0;
+    if (from === 'end') {
+      const [size] = yield* this.#files.ask(FsOp.size, [yield* this.#inode(file), 0, 0]);
+      base = size >>> 0;
+    }
+    const to = base + offset;
+    if (!(Number.isInteger(to) && to >= 0 && to < 2 ** 32)) return Errno.EINVAL;
+    yield* this.#shared.setControl(word, to);
+    return to;
+  }
+
+  /** The journal makes everything before durable with it. */
+  *fsync(fd: number): Op<number> {
+    const file = yield* this.#openFile(fd, 0);
+    return file < 0 ? file : yield* this.sync();
+  }
+
+  *room(): Op<Room | number> {
+    const [error, blocks, freeBlocks, freeInodes] = yield* this.#files.ask(FsOp.space, [0, 0, 0]);
+    return error < 0 ? error : { blocks, freeBlocks, freeInodes };
   }
 
   *chdir(path: string): Op<number> {
-    const [inode, kind] = yield* this.#files.path(FsOp.lookup, path);
+    const [inode, word] = yield* this.#files.path(FsOp.lookup, path);
     if (inode < 0) return inode;
-    if (kind !== InodeKind.directory) return Errno.ENOTDIR;
+    if ((word & 0xff) !== InodeKind.directory) return Errno.ENOTDIR;
     yield* this.port.store(user(User.directory), inode);
     return 0;
   }

@@ -24,7 +24,7 @@ import {
 } from '../../kernel/abi.ts';
 import { image, LibOS, type Op, OWN_ENTRIES, type UserPort } from '../libos.ts';
 import type { Entry } from '../../machine/user-port.ts';
-import { FileServer } from './fs-server.ts';
+import { FileServer } from './fs/server.ts';
 import {
   at,
   COMMON,
@@ -62,7 +62,7 @@ import {
   type Surroundings,
   UnixProcess,
 } from './unix-process.ts';
-import { ROOT } from './fs-format.ts';
+import { ROOT } from './fs/format.ts';
 
 const SERVER_ENTRY = OWN_ENTRIES;
 const SHELL_ENTRY = OWN_ENTRIES + 1;

@@ -12,7 +12,7 @@ import {
   INODES_PER_BLOCK,
   MAGIC,
   POINTERS,
-} from '../../libos/unix/fs-format.ts';
+} from '../../libos/unix/fs/format.ts';
 import { type Files, runOnHost } from '../libos/unix/host.ts';
 import { Image, runReal, treeOf } from '../libos/unix/real.ts';
 
@@ -38,10 +38,11 @@ describe('geometry', () => {
   test.each([64, 300, 4096, BITS_PER_BLOCK, BITS_PER_BLOCK + 1, 3 * BITS_PER_BLOCK + 5])(
     '%i blocks',
     (blocks) => {
-      const { bitmap, inodes, data } = geometry(blocks);
+      const { bitmap, inodes, journal, journalBlocks, data } = geometry(blocks);
       expect(bitmap * BITS_PER_BLOCK).toBeGreaterThanOrEqual(blocks);
       expect((bitmap - 1) * BITS_PER_BLOCK).toBeLessThan(blocks);
-      expect(data).toBe(1 + bitmap + inodes);
+      expect(journal).toBe(1 + bitmap + inodes);
+      expect(data).toBe(journal + journalBlocks);
       expect(data).toBeLessThan(blocks);
       const disk = makeFileSystem(directory({ a: file(5000) }), blocks);
       expect([0, 1, 2, 3, 4].map((n) => word(disk.get(0), n))).toEqual([

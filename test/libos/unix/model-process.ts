@@ -11,14 +11,17 @@ import { image, LibOS, type Op, type UserPort } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
 import {
   Errno,
+  O_APPEND,
   O_CREATE,
   O_DIRECTORY,
+  O_EXCLUSIVE,
   O_READ,
   O_TRUNCATE,
   O_WRITE,
   OPEN_MAX,
   type Process,
   type Program,
+  type Room,
   type Stat,
 } from '../../../libos/unix/process.ts';
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
@@ -70,6 +73,8 @@ class File {
   readonly inode: number;
   #bytes = new Uint8Array(0);
   length = 0;
+  mode = 0o644;
+  links = 1;
 
   constructor(inode: number) {
     this.inode = inode;
@@ -94,6 +99,7 @@ class File {
 class Directory {
   readonly inode: number;
   readonly entries = new Map<string, File | Directory>();
+  mode = 0o755;
   constructor(inode: number) {
     this.inode = inode;
   }
@@ -104,6 +110,9 @@ interface Opened {
   references: number;
   read(bytes: number): Uint8Array | number;
   write(bytes: Uint8Array): number;
+  /** sets the offset if there is one, and tells it; cuts the file off */
+  seek?(to: number, from: 'start' | 'here' | 'end'): number;
+  truncate?(bytes: number): number;
   closed(): void;
 }
 
@@ -119,9 +128,23 @@ const openedFile = (file: File, flags: number): Opened => {
     },
     write: (bytes) => {
       if ((flags & O_WRITE) === 0) return Errno.EBADF;
+      if ((flags & O_APPEND) !== 0) offset = file.length;
       file.write(offset, bytes);
       offset += bytes.length;
       return bytes.length;
+    },
+    seek: (to, from) => {
+      const base = from === 'start' ? 0 : from === 'here' ? offset : file.length;
+      if (base + to < 0) return Errno.EINVAL;
+      return (offset = base + to);
+    },
+    truncate: (bytes) => {
+      if ((flags & O_WRITE) === 0) return Errno.EBADF;
+      const kept = file.read(0, bytes);
+      file.length = 0;
+      file.write(0, new Uint8Array(bytes));
+      file.write(0, kept);
+      return 0;
     },
     closed: () => undefined,
   };
@@ -412,12 +435,14 @@ class ModelProcess implements Process {
       if (parent instanceof File) return Errno.ENOTDIR;
       node = new File(this.#world.inode());
       parent.entries.set(parts.at(-1) ?? '', node);
-    }
+    } else if (typeof node !== 'number' && (flags & O_EXCLUSIVE) !== 0) return Errno.EEXIST;
     if (typeof node === 'number') return node;
     if (node instanceof Directory) {
       return (flags & O_WRITE) === 0 ? this.#install(openedDirectory()) : Errno.EISDIR;
     }
     if ((flags & O_DIRECTORY) !== 0) return Errno.ENOTDIR;
+    const needs = ((flags & O_READ) === 0 ? 0 : 0o400) | ((flags & O_WRITE) === 0 ? 0 : 0o200);
+    if ((node.mode & needs) !== needs) return Errno.EACCES;
     if ((flags & O_TRUNCATE) !== 0) node.length = 0;
     return this.#install(openedFile(node, flags));
   }
@@ -464,7 +489,9 @@ class ModelProcess implements Process {
     const node = this.#world.lookUp(this.#world.resolve(this.#cwd, path));
     if (typeof node === 'number') return node;
     const directory = node instanceof Directory;
-    return { inode: node.inode, directory, bytes: directory ? 0 : node.length };
+    const { inode, mode } = node;
+    const [bytes, links] = directory ? [0, 1] : [node.length, node.links];
+    return { inode, directory, bytes, mode, links };
   }
 
   *mkdir(path: string): Op<number> {
@@ -483,11 +510,85 @@ class ModelProcess implements Process {
     return node instanceof File ? Errno.ENOTDIR : [...node.entries.keys()];
   }
 
-  *unlink(path: string): Op<number> {
+  /** The directory of a path's last name, that name, and what it stands for. */
+  #place(
+    path: string,
+  ): { parent: Directory; name: string; node: File | Directory | number } | number {
     const parts = this.#world.resolve(this.#cwd, path);
     const parent = this.#world.lookUp(parts.slice(0, -1));
-    if (!(parent instanceof Directory)) return Errno.ENOENT;
-    return parent.entries.delete(parts.at(-1) ?? '') ? 0 : Errno.ENOENT;
+    if (typeof parent === 'number') return parent;
+    if (parent instanceof File) return Errno.ENOTDIR;
+    return { parent, name: parts.at(-1) ?? '', node: this.#world.lookUp(parts) };
+  }
+
+  *unlink(path: string, only?: 'file' | 'directory'): Op<number> {
+    const place = this.#place(path);
+    if (typeof place === 'number') return place;
+    const { parent, name, node } = place;
+    if (typeof node === 'number') return node;
+    if (node instanceof Directory) {
+      if (only === 'file') return Errno.EISDIR;
+      if (node.entries.size > 0) return Errno.ENOTEMPTY;
+    } else if (only === 'directory') return Errno.ENOTDIR;
+    else node.links--;
+    parent.entries.delete(name);
+    return 0;
+  }
+
+  *rename(from: string, to: string): Op<number> {
+    const [source, target] = [this.#place(from), this.#place(to)];
+    if (typeof source === 'number') return source;
+    if (typeof source.node === 'number') return source.node;
+    if (typeof target === 'number') return target;
+    const there = target.node;
+    if (there === source.node) return 0;
+    if (typeof there !== 'number') {
+      const onto = there instanceof Directory;
+      if (onto !== source.node instanceof Directory) return onto ? Errno.EISDIR : Errno.ENOTDIR;
+      if (onto && there.entries.size > 0) return Errno.ENOTEMPTY;
+      if (!onto) there.links--;
+    }
+    const inside = (at: File | Directory): boolean =>
+      at === target.parent || (at instanceof Directory && [...at.entries.values()].some(inside));
+    if (source.node instanceof Directory && inside(source.node)) return Errno.EINVAL;
+    source.parent.entries.delete(source.name);
+    target.parent.entries.set(target.name, source.node);
+    return 0;
+  }
+
+  *link(from: string, to: string): Op<number> {
+    const [source, target] = [this.#place(from), this.#place(to)];
+    if (typeof source === 'number') return source;
+    if (typeof source.node === 'number') return source.node;
+    if (source.node instanceof Directory) return Errno.EPERM;
+    if (typeof target === 'number') return target;
+    if (typeof target.node !== 'number') return Errno.EEXIST;
+    source.node.links++;
+    target.parent.entries.set(target.name, source.node);
+    return 0;
+  }
+
+  *chmod(path: string, mode: number): Op<number> {
+    const node = this.#world.lookUp(this.#world.resolve(this.#cwd, path));
+    if (typeof node === 'number') return node;
+    node.mode = mode;
+    return 0;
+  }
+
+  *truncate(fd: number, bytes: number): Op<number> {
+    return this.#descriptors.get(fd)?.truncate?.(bytes) ?? Errno.EBADF;
+  }
+
+  *seek(fd: number, offset: number, from: 'start' | 'here' | 'end'): Op<number> {
+    return this.#descriptors.get(fd)?.seek?.(offset, from) ?? Errno.EBADF;
+  }
+
+  *fsync(fd: number): Op<number> {
+    return this.#descriptors.has(fd) ? 0 : Errno.EBADF;
+  }
+
+  *room(): Op<Room> {
+    return { blocks: 1000, freeBlocks: 500, freeInodes: 100 };
   }
 
   *chdir(path: string): Op<number> {

@@ -3,9 +3,9 @@
  * one message per operation. The windows are pages granted to the server once and lent to one
  * process after another.
  */
-import { EnvState, READ, Status, WRITE } from '../../kernel/abi.ts';
-import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import { FsOp, request } from './fs-protocol.ts';
+import { EnvState, READ, Status, WRITE } from '../../../kernel/abi.ts';
+import type { Op, Syscalls, UserPort } from '../../syscalls.ts';
+import { FsOp, request } from './protocol.ts';
 import {
   at,
   COMMON,
@@ -17,9 +17,9 @@ import {
   User,
   WINDOW_PAGES,
   WINDOW_SETS,
-} from './layout.ts';
-import { Errno } from './process.ts';
-import type { Shared } from './shared.ts';
+} from '../layout.ts';
+import { Errno } from '../process.ts';
+import type { Shared } from '../shared.ts';
 
 const WINDOW = at(FILE_WINDOW);
 export const WINDOW_BYTES = WINDOW_PAGES * PAGE;
@@ -44,7 +44,7 @@ export class FileClient {
   }
 
   /** Puts a path into the window and asks; word 2 is its length. */
-  *path(op: number, path: string, c = 0): Op<FsReply> {
+  *path(op: number, path: string, c = 0, length = path.length): Op<FsReply> {
     if (path.length === 0) return [Errno.ENOENT, 0, 0, 0];
     if (path.length > PAGE) return [Errno.ENAMETOOLONG, 0, 0, 0];
     const set = yield* this.#window();
@@ -52,7 +52,14 @@ export class FileClient {
     const bytes = Uint8Array.from(path, (char) => char.charCodeAt(0) & 0xff);
     if (this.#port.write(WINDOW, bytes, 0, bytes.length) === undefined) yield* this.#port.fault();
     const directory = yield* this.#port.load(at(UAREA) + User.directory * 4);
-    return yield* this.#ask(set, op, [directory, bytes.length, c]);
+    return yield* this.#ask(set, op, [directory, length, c]);
+  }
+
+  /** Puts two paths into the window, one behind the other; words 2 and 3 are their lengths. */
+  *paths(op: number, from: string, to: string): Op<FsReply> {
+    if (from.length === 0 || to.length === 0) return [Errno.ENOENT, 0, 0, 0];
+    if (from.length + to.length > PAGE) return [Errno.ENAMETOOLONG, 0, 0, 0];
+    return yield* this.path(op, from + to, to.length, from.length);
   }
 
   *ask(op: number, words: readonly [number, number, number]): Op<FsReply> {
@@ -75,6 +82,15 @@ export class FileClient {
     const count = Math.min(bytes, WINDOW_BYTES);
     if (this.#port.copy(WINDOW, va, count) === undefined) yield* this.#port.fault();
     return (yield* this.#ask(set, FsOp.write, [inode, offset, count]))[0];
+  }
+
+  /** Writes at the end of a file, wherever that is by then: how many bytes, and where they end. */
+  *append(inode: number, va: number, bytes: number): Op<FsReply> {
+    const set = yield* this.#window();
+    if (set < 0) return [set, 0, 0, 0];
+    const count = Math.min(bytes, WINDOW_BYTES);
+    if (this.#port.copy(WINDOW, va, count) === undefined) yield* this.#port.fault();
+    return yield* this.#ask(set, FsOp.append, [inode, count, 0]);
   }
 
   /** Bytes that the last answer left in the window. */
