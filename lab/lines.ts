@@ -12,6 +12,8 @@ const PARTS: readonly (readonly [name: string, paths: readonly string[]])[] = [
   ['hypervisor', ['kernel/hypervisor']],
   ['machine', ['machine']],
   ['libos/unix, without programs', ['libos/unix']],
+  ['libos/kv', ['libos/kv']],
+  ['libos/parts', ['libos/parts']],
   ['libos/minimal', ['libos/minimal']],
   ['check/specification', ['check/specification']],
 ];

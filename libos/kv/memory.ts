@@ -291,14 +291,16 @@ export class Memory {
   // ---- pages that others take away --------------------------------------------------------------
 
   /**
-   * A fault in the window, or at a frame: its page has been taken back. Another stands in for it,
-   * so that whoever is at it gets to the end, and is told there. False: it is no such fault.
+   * A fault in the window, or at a frame: its page has been taken back, or cannot be written.
+   * Another stands in for it, so that whoever is at it gets to the end, and is told there. False:
+   * it is no such fault.
    */
   *standIn(address: number): Op<boolean> {
     const page = Math.floor(address / PAGE);
     const others = page >= WINDOW && page < WINDOW + WINDOW_ENTRIES;
     if (!others && !(page >= FRAMES && page < FRAMES + FRAMES_MAX)) return false;
     yield* this.#sys.port.store(word(Word.torn), 1);
+    yield* this.#tables.unmap(page); // a page that was granted for reading only is no better
     return (yield* this.#tables.map(page, this.#standIn)) === Status.ok;
   }
 

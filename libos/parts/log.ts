@@ -259,12 +259,11 @@ export class Log {
     const headers = yield* this.#headers();
     if (!Array.isArray(headers)) return headers;
     const newest = headers.reduce((best, one) => (one.sequence > best.sequence ? one : best), NONE);
+    const other = headers.find(({ why }) => why !== null)?.why ?? null;
+    if (newest.sequence === 0 && other !== null) return { why: other };
     const lost = yield* this.#lostHeader(headers, newest.sequence + 1);
     if (lost !== null) return lost;
-    if (newest.sequence === 0) {
-      const other = headers.find(({ why }) => why !== null);
-      return { why: other?.why ?? 'fresh' };
-    }
+    if (newest.sequence === 0) return { why: 'fresh' };
     const used = [...newest.table.entries()].filter(([, sequence]) => sequence > 0);
     used.sort(([, a], [, b]) => a - b);
     for (const [segment, sequence] of used) {
