@@ -23,6 +23,7 @@ export function outputs({ tenants }: ModeResult): string {
 }
 
 /** Prints what an example shows if its file is what was started: `npx tsx examples/01-hello.ts`. */
-export function main(meta: ImportMeta, show: () => string): void {
-  if (process.argv[1] === fileURLToPath(meta.url)) process.stdout.write(show());
+export function main(meta: ImportMeta, show: () => string | Promise<string>): void {
+  if (process.argv[1] !== fileURLToPath(meta.url)) return;
+  void Promise.resolve(show()).then((text) => process.stdout.write(text));
 }

@@ -31,6 +31,7 @@ export const ENTRY_POINTS: ReadonlySet<string> = new Set([
   'lab/cli.ts', // the command line
   'lab/readme.ts', // puts into the README what its commands print
   'lab/worker.ts', // a worker of the pool that runs sweeps
+  'lab/attacks/worker.ts', // the thread in which attacks run
 ]);
 
 const COLUMNS_MAX = 100;

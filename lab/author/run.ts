@@ -5,6 +5,7 @@
 import { RISCV } from '../../machine/costs.ts';
 import { type Counts, EVENTS, USER_LAYER } from '../../machine/counters.ts';
 import { RamMedium } from '../../machine/disk.ts';
+import type { TraceEvent } from '../../machine/trace.ts';
 import { Env, EnvState } from '../../kernel/abi.ts';
 import type { Image } from '../../libos/libos.ts';
 import { build, type Built, diskFor, type Mode, type Parameters, sideBySide } from '../modes.ts';
@@ -54,6 +55,8 @@ export interface Observer {
   /** cycles between two looks */
   readonly every: number;
   readonly look: (built: Built, eyes: Eyes, now: number) => void;
+  /** what the machine tells, with the tenant that it concerns */
+  readonly hear?: (event: TraceEvent, tenant: number) => void;
 }
 
 export const BLOCKS = 64; // of each tenant's disk
@@ -132,6 +135,14 @@ function perform(
   const place = (n: number): number => Math.max(0, tenants.indexOf(n));
   const eyesOf = (tenant: number): Eyes => new Eyes(built, mode === 'vm' ? place(tenant) : 0);
   witness = new Witness(machine.hart, eyesOf, files);
+  const { listener } = machine.hart;
+  const hear = observer?.hear;
+  if (hear !== undefined) {
+    machine.hart.listener = (event, layer, now) => {
+      hear(event, machine.hart.counters.owner);
+      listener?.(event, layer, now);
+    };
+  }
   const halted = drive(built, spec.limit, alive, observer, eyesOf(tenants[0] ?? 1));
   machine.hart.settle();
 

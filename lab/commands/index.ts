@@ -1,4 +1,5 @@
 /** The subcommands of the command line, a line each: see command.ts for what one is. */
+export { attackCommand } from './attack.ts';
 export { compareCommand } from './compare.ts';
 export { explainCommand } from './explain.ts';
 export { newCommand } from './new.ts';
