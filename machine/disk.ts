@@ -69,6 +69,13 @@ export class RamMedium implements Medium {
   write(block: number, from: Uint8Array): void {
     this.#written.set(block, from.slice());
   }
+
+  /** Another medium with the same contents. */
+  copy(): RamMedium {
+    const copy = new RamMedium(this.blocks, this.#base);
+    for (const [block, bytes] of this.#written) copy.#written.set(block, bytes);
+    return copy;
+  }
 }
 
 export interface DiskTiming {
@@ -155,17 +162,22 @@ export class Disk {
    * same medium.
    */
   powerCut(chance: () => number): void {
-    for (const [block, bytes] of this.#cache) {
-      this.#medium.read(block, this.#buffer);
-      for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
-        if (chance() < 0.5) this.#buffer.set(bytes.subarray(at, at + SECTOR_BYTES), at);
-      }
-      this.#medium.write(block, this.#buffer);
-    }
+    this.survivors(chance, this.#medium);
     this.#cache.clear();
     this.#queue.length = 0;
     this.#done.length = 0;
     this.#doneAt = null;
+  }
+
+  /** Writes to `medium`, a copy of this disk's, what a power cut now would leave; nothing ends. */
+  survivors(chance: () => number, medium: Medium): void {
+    for (const [block, bytes] of this.#cache) {
+      medium.read(block, this.#buffer);
+      for (let at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
+        if (chance() < 0.5) this.#buffer.set(bytes.subarray(at, at + SECTOR_BYTES), at);
+      }
+      medium.write(block, this.#buffer);
+    }
   }
 
   /** Power goes in good order: everything cached becomes durable. */

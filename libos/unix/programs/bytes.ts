@@ -43,3 +43,6 @@ export function count(bytes: Uint8Array, byte: number, from: number, to: number)
 /** A path and a name in it. */
 export const join = (path: string, name: string): string =>
   path.endsWith('/') ? path + name : `${path}/${name}`;
+
+/** `c` of `a/b/c/`. */
+export const lastName = (path: string): string => path.replace(/\/+$/, '').replace(/^.*\//s, '');

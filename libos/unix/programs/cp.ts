@@ -4,7 +4,7 @@
  */
 import type { Op } from '../../syscalls.ts';
 import { Errno, O_CREATE, O_READ, O_TRUNCATE, O_WRITE, type Program } from '../process.ts';
-import { join } from './bytes.ts';
+import { join, lastName } from './bytes.ts';
 import { Io, messageOf } from './io.ts';
 import { parseOptions } from './options.ts';
 
@@ -26,9 +26,6 @@ export const cp: Program = {
     return io.status;
   },
 };
-
-/** `c` of `a/b/c/`. */
-const lastName = (path: string): string => path.replace(/\/+$/, '').replace(/^.*\//s, '');
 
 class Copy {
   readonly #io: Io;

@@ -7,12 +7,14 @@ import { find } from './find.ts';
 import { grep } from './grep.ts';
 import { head } from './head.ts';
 import { ls } from './ls.ts';
+import { chmod, ln, mkdir, mv, rm, rmdir, touch } from './names.ts';
 import { primes } from './primes.ts';
 import { seq } from './seq.ts';
 import { sh } from './sh.ts';
 import { sha256sum } from './sha256sum.ts';
 import { no, sync, yes } from './small.ts';
 import { sort } from './sort.ts';
+import { cut, tail, tee, tr } from './text.ts';
 import { uniq } from './uniq.ts';
 import { wc } from './wc.ts';
 import { xargs } from './xargs.ts';
@@ -36,4 +38,15 @@ export const PROGRAMS: readonly Program[] = [
   uniq,
   wc,
   xargs,
+  mv,
+  ln,
+  rm,
+  rmdir,
+  mkdir,
+  touch,
+  chmod,
+  tail,
+  tee,
+  cut,
+  tr,
 ];
