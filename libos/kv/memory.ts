@@ -40,6 +40,7 @@ const SCRATCH = 26;
 const LOG = 27;
 const STORE = 28;
 const ACCOUNTS = 29;
+const VIEW = 30; // of our leaf table, for a moment
 const BUFFER = 32;
 const FRAMES = 512;
 const FRAMES_MAX = 512;
@@ -126,6 +127,7 @@ export class Memory {
       if (status !== Status.ok) return this.#tooSmall();
       yield* sys.pageKeep(physical, 0, 1);
     }
+    yield* this.#keepStack();
     yield* this.#tables.adopt(spec.middle, spec.leaf);
     yield* this.#pool.fill(this.#capacity);
     yield* this.#showAccount();
@@ -186,6 +188,16 @@ export class Memory {
     return `kv: ${this.#spec.pages} pages are too few for it`;
   }
 
+  /** The stack page is what upcalls need: our own table says which that is. */
+  *#keepStack(): Op<void> {
+    const { sys, spec } = { sys: this.#sys, spec: this.#spec };
+    const { status } = yield* sys.pageMap(spec.leaf, VIEW, spec.leaf, 0, 0, MAP_READ, 0);
+    if (status !== Status.ok) return;
+    const entry = yield* sys.port.load(at(VIEW) + Start.stackPage * 8);
+    yield* sys.pageKeep(entry >>> 10, 0, 1);
+    yield* sys.pageUnmap(spec.leaf, VIEW, 1, 0);
+  }
+
   /** A page that is never given back; kept from force too, as many as our minimum allows. */
   *#kept(): Op<number> {
     const page = yield* this.#pool.take();
@@ -196,8 +208,11 @@ export class Memory {
   /** The index takes one more page, from the cache if there is no other. */
   *#grow(address: number): Op<boolean> {
     let page = yield* this.#kept();
-    if (page < 0) page = yield* this.#surrender(() => true);
-    if (page < 0) return false;
+    if (page < 0) {
+      page = yield* this.#surrender(() => true);
+      if (page < 0) return false;
+      yield* this.#sys.pageKeep(page, 0, 1);
+    }
     const { port } = this.#sys;
     if ((yield* this.#tables.map(address / PAGE, page)) !== Status.ok) {
       yield* this.#pool.put(page);
@@ -229,6 +244,7 @@ export class Memory {
     const { port } = this.#sys;
     if ((yield* port.load(word(Word.lost))) !== 0) {
       yield* port.store(word(Word.lost), 0);
+      yield* this.#pool.purge((page) => this.#isOurs(page));
       const lost = yield* this.store.cache.lose((page) => this.#isOurs(page));
       for (const frame of lost) {
         yield* this.#tables.unmap(FRAMES + frame);

@@ -92,6 +92,18 @@ export class PagePool {
     yield* this.#add(Word.held, -1);
   }
 
+  /** Pages were taken by force: forgets the idle ones that are not `ours` any more; how many. */
+  *purge(ours: (page: number) => Op<boolean>): Op<number> {
+    let lost = 0;
+    for (let n = (yield* this.#load(Word.idle)) - 1; n >= 0; n--) {
+      if (yield* ours(yield* this.#load(Word.stack + n * 4))) continue;
+      yield* this.#remove(n);
+      yield* this.lost();
+      lost++;
+    }
+    return lost;
+  }
+
   *idle(): Op<number> {
     return yield* this.#load(Word.idle);
   }
@@ -108,9 +120,7 @@ export class PagePool {
     for (let n = (yield* this.#load(Word.idle)) - 1; n >= 0 && given < wanted; n--) {
       const page = yield* this.#load(Word.stack + n * 4);
       if (!may(page) || !(yield* this.#free(page))) continue;
-      const last = (yield* this.#load(Word.idle)) - 1;
-      yield* this.#store(Word.stack + n * 4, yield* this.#load(Word.stack + last * 4));
-      yield* this.#store(Word.idle, last);
+      yield* this.#remove(n);
       given++;
     }
     while (given < wanted) {
@@ -120,6 +130,13 @@ export class PagePool {
       else yield* this.put(page); // somebody else maps it: it stays ours
     }
     return given;
+  }
+
+  /** Takes place `n` out of the idle ones; the last one moves there. */
+  *#remove(n: number): Op<void> {
+    const last = (yield* this.#load(Word.idle)) - 1;
+    yield* this.#store(Word.stack + n * 4, yield* this.#load(Word.stack + last * 4));
+    yield* this.#store(Word.idle, last);
   }
 
   *#free(page: number): Op<boolean> {

@@ -9,6 +9,7 @@ import { kv, type KvConfig } from '../../../libos/kv/kv.ts';
 import { image, LibOS, type Op } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
 import type { Syscalls } from '../../../libos/syscalls.ts';
+import type { Tenant } from '../../../kernel/supervisor.ts';
 import { type Medium, RamMedium } from '../../../machine/disk.ts';
 import { PhysicalMachine } from '../../../machine/physical.ts';
 import type { Image } from '../../../machine/user-port.ts';
@@ -75,6 +76,8 @@ export interface WorldSpec {
   readonly quota?: number; // pages of the store
   readonly minimum?: number; // pages of the store that are never revoked
   readonly storm?: boolean;
+  /** what is special about tenant `n`, from 1 */
+  readonly tenant?: (n: number) => Partial<Tenant>;
 }
 
 /** The store as tenant 1, the clients as tenants 2 and up. */
@@ -98,6 +101,7 @@ export function world(spec: WorldSpec): World {
     minimum: n === 0 ? minimum : 0,
     firstBlock: 0,
     blocks: n === 0 ? blocks : 0,
+    ...spec.tenant?.(n + 1),
   }));
   const config = { environments: 32, slices: 8, sliceCycles: 100_000, extents: 8 };
   const kernel = new Exokernel(config, tenants);
