@@ -94,10 +94,13 @@ export class Layout {
   }
 }
 
-/** The upper half of a root table: all of memory, 1 GiB a leaf, supervisor only, global. */
-export function writeDirectMap(machine: Machine, root: number): void {
+/**
+ * The upper half of a root table: all of memory, 1 GiB a leaf, supervisor only.
+ * @param shared whether every address space has it, which TLB entries may then say (G)
+ */
+export function writeDirectMap(machine: Machine, root: number, shared = true): void {
   const updates = [];
-  const flags = PTE_V | PTE_R | PTE_W | PTE_G | PTE_A | PTE_D;
+  const flags = PTE_V | PTE_R | PTE_W | PTE_A | PTE_D | (shared ? PTE_G : 0);
   for (let n = 0; n * GIGAPAGE_PAGES < machine.pages; n++) {
     updates.push({ table: root, index: DIRECT_INDEX + n, value: pte(n * GIGAPAGE_PAGES, flags) });
   }

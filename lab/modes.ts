@@ -9,13 +9,18 @@ import type { Medium } from '../machine/disk.ts';
 import { PhysicalMachine } from '../machine/physical.ts';
 import { Exokernel } from '../kernel/exokernel/exokernel.ts';
 import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
-import { Hypervisor } from '../kernel/hypervisor/hypervisor.ts';
+import { Hypervisor, shadowPool } from '../kernel/hypervisor/hypervisor.ts';
+import type { Translation } from '../kernel/hypervisor/life.ts';
+import { shadowCost } from '../kernel/hypervisor/shadow-tables.ts';
 import type { HypervisorConfig } from '../kernel/hypervisor/state.ts';
 import type { Supervisor, Tenant } from '../kernel/supervisor.ts';
 import { Unikernel } from '../kernel/unikernel/unikernel.ts';
 
+/** The modes that are compared unless others are asked for. */
 export const MODES = ['bare', 'exokernel', 'vm', 'exokernel-in-vm'] as const;
-export type Mode = (typeof MODES)[number];
+/** All of them: the rest are the ways in which a virtual machine's memory can be translated. */
+export const ALL_MODES = [...MODES, 'vm-nested', 'vm-shadow', 'exokernel-in-shadow'] as const;
+export type Mode = (typeof ALL_MODES)[number];
 
 /** What each mode is, in the words of the report. */
 export const MODE_TITLES: Readonly<Record<Mode, string>> = {
@@ -23,6 +28,20 @@ export const MODE_TITLES: Readonly<Record<Mode, string>> = {
   exokernel: 'exokernel on the machine, tenants side by side',
   vm: 'unikernel in a virtual machine each, nested paging, tenants side by side',
   'exokernel-in-vm': 'exokernel in one virtual machine: the price of the layer',
+  'vm-nested': 'the same as vm',
+  'vm-shadow': 'unikernel in a virtual machine each, trap and emulate with shadow tables',
+  'exokernel-in-shadow': 'exokernel in one virtual machine with shadow tables',
+};
+
+/** Of modes with a hypervisor: what runs in its guests, and how their memory is translated. */
+const HOSTED: Readonly<
+  Partial<Record<Mode, { readonly exokernel: boolean; readonly translation: Translation }>>
+> = {
+  vm: { exokernel: false, translation: 'nested' },
+  'vm-nested': { exokernel: false, translation: 'nested' },
+  'vm-shadow': { exokernel: false, translation: 'shadow' },
+  'exokernel-in-vm': { exokernel: true, translation: 'nested' },
+  'exokernel-in-shadow': { exokernel: true, translation: 'shadow' },
 };
 
 export interface Parameters {
@@ -40,7 +59,7 @@ export interface Parameters {
 export const ENVIRONMENTS = 160; // rows of a kernel's table: two tenants of 64 processes, and spare
 const SLICES = 16;
 const EXTENTS = 16;
-const MEGAPAGE = 512;
+const MEGAPAGE = 512; // pages
 
 export interface Built {
   readonly machine: PhysicalMachine;
@@ -78,6 +97,13 @@ const withOverhead = (pages: number): number => {
   return Math.ceil(all / MEGAPAGE) * MEGAPAGE;
 };
 
+/** Pages of a machine for so many guests of so many pages each. */
+function hostPages(guests: number, guestPages: number, translation: Translation): number {
+  const shadows =
+    translation === 'shadow' ? shadowCost(shadowPool(guestPages), guestPages) + MEGAPAGE : 0;
+  return withOverhead((guestPages + shadows) * guests) + MEGAPAGE;
+}
+
 /** Blocks of a disk for so many tenants: at its end the exokernel keeps the table of extents. */
 export const diskFor = (tenants: number, blocks: number): number => tenants * blocks + TABLE_BLOCKS;
 
@@ -102,12 +128,14 @@ export function build(wiring: Wiring): Built {
   const unikernel = (channel: number): Unikernel =>
     new Unikernel({ environments: ENVIRONMENTS, sliceCycles }, tenant(channel, 0), channel);
 
-  const hosted = mode === 'vm' || mode === 'exokernel-in-vm';
-  const guestPages = mode === 'vm' ? withOverhead(quota) : withOverhead(quota * tenants.length);
-  const guests = mode === 'vm' ? tenants.length : 1;
-  const pages = hosted
-    ? withOverhead(guestPages * guests) + MEGAPAGE
-    : withOverhead(quota * tenants.length);
+  const hosted = HOSTED[mode];
+  const side = hosted?.exokernel === false;
+  const guestPages = side ? withOverhead(quota) : withOverhead(quota * tenants.length);
+  const guests = side ? tenants.length : 1;
+  const pages =
+    hosted === undefined
+      ? withOverhead(quota * tenants.length)
+      : hostPages(guests, guestPages, hosted.translation);
   const machine = new PhysicalMachine({
     pages,
     images,
@@ -118,7 +146,7 @@ export function build(wiring: Wiring): Built {
     walkCaches,
     storm: storm === true,
   });
-  if (!hosted) {
+  if (hosted === undefined) {
     const kernel = mode === 'bare' ? unikernel(tenants[0] ?? 1) : exokernel();
     machine.boot(kernel);
     return { machine, hypervisor: null, kernels: [kernel] };
@@ -131,11 +159,12 @@ export function build(wiring: Wiring): Built {
     images,
     pages: guestPages,
     firstBlock: n * blocks,
-    blocks: mode === 'vm' ? blocks : diskFor(tenants.length, blocks),
+    blocks: side ? blocks : diskFor(tenants.length, blocks),
     channel: tenants[n] ?? 1,
-    accounts: mode === 'exokernel-in-vm',
+    accounts: hosted.exokernel,
+    translation: hosted.translation,
   });
-  const kernels = mode === 'vm' ? tenants.map(unikernel) : [exokernel()];
+  const kernels = side ? tenants.map(unikernel) : [exokernel()];
   const hypervisor = new Hypervisor({ sliceCycles, backing, secondStage }, kernels.map(guest));
   machine.boot(hypervisor);
   return { machine, hypervisor, kernels };

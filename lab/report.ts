@@ -5,7 +5,7 @@
 import { type CostProfile, cyclesOf } from '../machine/costs.ts';
 import type { Counts } from '../machine/counters.ts';
 import type { Result } from './experiment.ts';
-import { type Mode, MODE_TITLES, MODES } from './modes.ts';
+import { ALL_MODES, type Mode, MODE_TITLES } from './modes.ts';
 
 type Counted = Pick<Result, 'mode' | 'counts' | 'cycles'>;
 
@@ -175,6 +175,6 @@ function sentence(to: Mode, from: Mode, most: Pair, least: Pair, profile: CostPr
 const signed = (n: number): string => `${n < 0 ? '-' : '+'}${number(Math.abs(n))}`;
 
 export const legend = (modes: readonly Mode[]): string =>
-  MODES.filter((mode) => modes.includes(mode))
+  ALL_MODES.filter((mode) => modes.includes(mode))
     .map((mode) => `  ${mode.padEnd(16)} ${MODE_TITLES[mode]}`)
     .join('\n');

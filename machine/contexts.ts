@@ -77,7 +77,7 @@ export interface ContextHome {
   /** What the hart is set to while a program of that privilege runs. */
   programRegime(privilege: Privilege): Regime;
   /** Level of the supervisor that a program's trap reaches first. */
-  trapLevel(cause: number): number;
+  trapLevel(cause: number, privilege: Privilege): number;
 }
 
 class UserContext implements Context, UserThreads {
@@ -235,7 +235,7 @@ class UserContext implements Context, UserThreads {
   #trap(cause: Cause, tval: number): Trap {
     this.#trapped = this.thread.frames.length;
     const { port } = this.#hart;
-    return { cause, tval, gpa: grip.gpa(port), level: this.#home.trapLevel(cause) };
+    return { cause, tval, gpa: grip.gpa(port), level: this.#home.trapLevel(cause, this.privilege) };
   }
 }
 

@@ -76,6 +76,11 @@ export class HartLoop implements Context {
     return this.#booted && this.#current === null && this.#pending === null;
   }
 
+  /** Its hypervisor has taken a trap of the guest's programs, and gives it to the guest. */
+  inject(got: Trap): void {
+    this.#pending = { ...got, level: this.#machine.level };
+  }
+
   /**
    * Runs until the clock reaches `until`, or a trap for an outer level. A wait for an interrupt
    * carries the deadline out in `tval`, NEVER included.
@@ -151,7 +156,7 @@ export class HartLoop implements Context {
       else machine.entered(got, this.#current);
       this.#supervisor.trap(got);
       next = this.#supervisor.dispatch();
-      if (!call) machine.left(next);
+      if (!call || (next !== null && machine.privilegeOf(next) === 'user')) machine.left(next);
       if (machine.transactional) machine.commit();
     } catch (error) {
       this.#pending = got;
@@ -203,10 +208,12 @@ export class HartLoop implements Context {
       return;
     }
     counters.add(E.traps, 1);
-    if (this.#current instanceof HartLoop) counters.add(E.vmExits, 1);
-    if (cause === Cause.environmentCall) counters.add(E.kernelCalls, 1);
+    const guest = this.#current instanceof HartLoop;
+    if (guest) counters.add(E.vmExits, 1);
+    // What a hypervisor takes first counts as the call or the fault that it is when it is given on.
+    if (cause === Cause.environmentCall) counters.add(E.kernelCalls, guest ? 0 : 1);
     else if (cause === Cause.loadPageFault || cause === Cause.storePageFault) {
-      counters.add(E.pageFaults, 1);
+      counters.add(E.pageFaults, guest ? 0 : 1);
     } else if (cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault) {
       counters.add(E.guestPageFaults, 1);
     } else if (cause === Cause.timerInterrupt) counters.add(E.timerInterrupts, 1);

@@ -289,18 +289,19 @@ export class Hart implements UserMmu {
     const regime = this.#regime;
     if (!(pa >= 0 && pa < 2 ** 32)) return this.#beyond(pa);
     const page = pa >>> 12;
-    if (regime.vmid === 0) {
+    const lowered = regime.lowered === true;
+    if (regime.vmid === 0 && !lowered) {
       if (page >= this.memory.pages) return this.#beyond(pa);
       if (regime.root >= 0) this.#directMap(page, write);
       return pa;
     }
-    const key = regime.vmid * 2 ** 29 + page * 2 + (regime.root < 0 ? 1 : 0);
+    const key = (this.#space * 2 ** 20 + page) * 2 + (regime.root < 0 ? 1 : 0);
     const n = page % MICRO;
     if (this.#guestTag[n] === key && (!write || this.#guestWrite[n] === 1)) {
       return (this.#guestPpn[n] ?? 0) * PAGE_BYTES + (pa & (PAGE_BYTES - 1));
     }
     const vpn = regime.root < 0 ? page : DIRECT_VPN + page;
-    if (!this.#translate(vpn, write, false)) return -1;
+    if (!this.#translate(vpn, write, lowered)) return -1;
     if (this.#tlb.exists) this.#guestTag[n] = key;
     this.#guestPpn[n] = this.ppn;
     this.#guestWrite[n] = write ? 1 : 0;
@@ -318,7 +319,8 @@ export class Hart implements UserMmu {
   }
 
   #beyond(pa: number): number {
-    assert(this.#regime.vmid !== 0, `hart: physical address ${pa} is inside memory`);
+    const { vmid, lowered } = this.#regime;
+    assert(vmid !== 0 || lowered === true, `hart: physical address ${pa} is inside memory`);
     this.faultCause = 23;
     this.faultGpa = pa;
     return -1;

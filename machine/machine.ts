@@ -158,6 +158,15 @@ export interface Machine {
   regime(): Regime;
   /** What the hart is set to while guest `vmid` runs with these roots, in this machine's pages. */
   guestRegime(guest: Regime): Regime;
+  /** hfence.gvma: everything that depends on the second stage of guest `vmid`. */
+  fenceGuest(vmid: number): void;
+  /** Level of the supervisor that a trap of this machine's programs reaches first. */
+  trapLevel(cause: number, privilege: Privilege): number;
+  /**
+   * The hart faulted at `vpn` while it ran, as this machine's user code, a guest of its supervisor.
+   * True: what was missing belongs to whoever runs this machine, and is there now.
+   */
+  resolveFault(vpn: number, write: boolean): boolean;
 
   // Contexts: user threads by number. The machine holds them; kernels hold numbers.
   readonly contexts: ContextPort;

@@ -95,7 +95,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.hart = new Hart(this.memory, this.profile, config);
     this.contexts = new Contexts(this.hart, config.images, {
       programRegime: () => this.#regime,
-      trapLevel: () => 0,
+      trapLevel: () => this.trapLevel(),
     });
     this.contexts.attach(
       (pa) => this.load(pa),
@@ -274,6 +274,19 @@ export class PhysicalMachine implements Machine, LoopMachine {
 
   guestRegime(guest: Regime): Regime {
     return guest;
+  }
+
+  fenceGuest(vmid: number): void {
+    this.hart.fenceGuest(vmid);
+  }
+
+  trapLevel(): number {
+    return 0;
+  }
+
+  /** Below the hardware there is nobody. */
+  resolveFault(): boolean {
+    return false;
   }
 
   now(): Tick {

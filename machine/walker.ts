@@ -36,6 +36,8 @@ export interface Regime {
   readonly asid: number;
   readonly root: number; // page of the first-stage root (guest-physical in a guest); -1 is Bare
   readonly guestRoot: number; // page of the second-stage root (16 KiB aligned); -1 without a guest
+  /** a guest's supervisor in user mode: its accesses, by its direct map, are a user's */
+  readonly lowered?: boolean;
 }
 
 const POINTERS = 32; // cached non-leaf entries, direct-mapped

@@ -186,6 +186,15 @@ export class Watched implements Machine {
   guestRegime(guest: Regime): Regime {
     return this.#machine.guestRegime(guest);
   }
+  fenceGuest(vmid: number): void {
+    this.#machine.fenceGuest(vmid);
+  }
+  trapLevel(): number {
+    return this.#machine.trapLevel();
+  }
+  resolveFault(): boolean {
+    return this.#machine.resolveFault();
+  }
   entropy(): number {
     return this.#machine.entropy();
   }

@@ -35,6 +35,8 @@ import { NestedPaging } from './nested.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
 import { block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
+import { ShadowPaging } from './shadow.ts';
+import { type ShadowPages, ShadowTables, takeShadow } from './shadow-tables.ts';
 import { scan } from './sharing.ts';
 import {
   askAnew,
@@ -63,6 +65,10 @@ import { startSlots } from './swap.ts';
 import { type Monitor, VirtualMachine } from './virtual-machine.ts';
 
 export type { Guest, Refusal };
+
+/** Shadow pages for a guest of so many pages: its tables, and some that it used before. */
+export const shadowPool = (pages: number): number =>
+  Math.min(512, Math.max(48, Math.ceil(pages / 16)));
 
 /** Control registers of a guest: what a world switch reads out and what it writes in. */
 const GUEST_REGISTERS = 9; // vsstatus vsie vstvec vsscratch vsepc vscause vstval vsatp hvip
@@ -103,7 +109,8 @@ export class Hypervisor implements Supervisor, Monitor {
       this.#machines[vm]?.changed(page);
     });
     this.#state = state;
-    writeDirectMap(machine, state.root);
+    // Not for every address space: shadow roots have something else there.
+    writeDirectMap(machine, state.root, false);
     machine.setAddressSpace({ root: state.root, asid: 0 });
     machine.fence();
     disarm(state);
@@ -124,13 +131,18 @@ export class Hypervisor implements Supervisor, Monitor {
     if (vm < 0) return refuse(`all ${state.vm.rows} rows are taken: destroy a virtual machine`);
     const failed = makeVm(state, vm, guest);
     if (failed !== null) return failed;
-    const root = state.vm.get(vm, Vm.root);
+    const paging = this.#paging(vm, guest);
+    if (paging === null) {
+      endVm(state, vm);
+      state.vm.put(vm, Vm.state, VmState.free);
+      return refuse('there is no memory for its shadow tables');
+    }
     const { pages, blocks, images } = guest;
     const spec = {
       vm,
       pages,
       blocks,
-      paging: (port: GuestPort): Paging => new NestedPaging(port, root),
+      paging,
       images,
       accounts: guest.accounts === true,
       transactional: this.#config.swap !== undefined,
@@ -139,6 +151,20 @@ export class Hypervisor implements Supervisor, Monitor {
     this.#of[vm] = guest;
     this.#machines[vm] = new VirtualMachine(state.machine, this, spec, guest.supervisor);
     return vm;
+  }
+
+  /** How the guest's memory is translated; null if there is no room for what that takes. */
+  #paging(vm: number, guest: Guest): ((port: GuestPort) => Paging) | null {
+    const { state } = this;
+    if (guest.translation !== 'shadow') {
+      const root = state.vm.get(vm, Vm.root);
+      return (port) => new NestedPaging(port, state, root);
+    }
+    const pool = guest.shadowPages ?? shadowPool(guest.pages);
+    const pages: ShadowPages | null = takeShadow(state, vm, pool);
+    if (pages === null) return null;
+    const firstAsid = 1 + vm * ShadowTables.asids; // 0 is the hypervisor's own
+    return (port) => new ShadowPaging(port, state, pages, firstAsid);
   }
 
   // ---- control, between runs of the machine -----------------------------------------------------
@@ -203,6 +229,7 @@ export class Hypervisor implements Supervisor, Monitor {
     const { hart } = machine;
     hart.install(machine.regime());
     hart.enterLayer(Math.min(machine.level, 2));
+    this.#home();
     const current = state.get(Cpu.current) - 1;
     if (current >= 0) leaving(state, machine.now());
     const result = act();
@@ -239,19 +266,30 @@ export class Hypervisor implements Supervisor, Monitor {
     if (pending !== 0) {
       state.vm.put(vm, Vm.pending, 0);
       machine.moveRegisters(1);
+      guest.paging.interrupted();
       guest.inject(pending);
     }
     this.#registers(vm, false);
     entering(state, vm);
+    guest.paging.inside();
     return guest.vcpu;
   }
 
-  trap({ cause, tval, gpa }: Trap): void {
+  /** satp is ours again, if a guest ran under shadow tables: before anything reads memory. */
+  #home(): void {
+    const { machine, root } = this.state;
+    if (machine.regime().root !== root) machine.setAddressSpace({ root, asid: 0 });
+  }
+
+  trap(trap: Trap): void {
+    const { cause, tval, gpa } = trap;
     const { state } = this;
     const since = state.machine.now();
+    this.#home();
     const vm = state.get(Cpu.current) - 1;
     if (vm >= 0) {
-      this.#enter(vm, EXIT_OF[cause] ?? 'memory', since);
+      this.#enter(vm, since);
+      state.count(vm, EXIT_OF[cause] ?? 'reflect');
     }
     if (this.#config.swap !== undefined && !MISSES.includes(cause)) stepDown(state, vm);
     switch (cause) {
@@ -278,8 +316,19 @@ export class Hypervisor implements Supervisor, Monitor {
       case Cause.guestBlocked:
         if (state.vm.get(vm, Vm.waitsFor) !== 0) this.#block(vm);
         return;
-      default:
+      case Cause.guestStopped:
         this.#stop(vm, tval);
+        return;
+      default:
+        switch (this.#machines[vm]?.paging.trapped(trap)) {
+          case 'stop':
+            this.#stop(vm, tval);
+            return;
+          case 'wait':
+            this.#block(vm);
+            return;
+          default:
+        }
     }
   }
 
@@ -312,16 +361,16 @@ export class Hypervisor implements Supervisor, Monitor {
   // ---- exits in the middle of a guest's handler -------------------------------------------------
 
   memory(vm: number, gpa: number): number {
-    return this.#inline(vm, 'memory', () => back(this.state, vm, Math.floor(gpa / PAGE_BYTES)));
+    return this.exit(vm, 'memory', () => back(this.state, vm, Math.floor(gpa / PAGE_BYTES)));
   }
 
   doorbell(vm: number): boolean {
-    return this.#inline(vm, 'disk', () => doorbell(this.state, vm));
+    return this.exit(vm, 'disk', () => doorbell(this.state, vm));
   }
 
   console(vm: number, channel: number, bytes: Uint8Array): void {
     const { state } = this;
-    this.#inline(vm, 'console', () => {
+    this.exit(vm, 'console', () => {
       // The buffer is copied out of the guest, as its kernel had copied it out of its user.
       state.machine.work(Math.ceil(bytes.length / 8));
       const shared = this.#of[vm]?.accounts === true;
@@ -331,7 +380,7 @@ export class Hypervisor implements Supervisor, Monitor {
 
   consoleRead(vm: number, channel: number): Uint8Array {
     const { state } = this;
-    return this.#inline(vm, 'console', () => {
+    return this.exit(vm, 'console', () => {
       const shared = this.#of[vm]?.accounts === true;
       return state.machine.consoleRead(shared ? channel : state.vm.get(vm, Vm.channel));
     });
@@ -350,11 +399,11 @@ export class Hypervisor implements Supervisor, Monitor {
   }
 
   entropy(vm: number): number {
-    return this.#inline(vm, 'entropy', () => this.state.machine.entropy());
+    return this.exit(vm, 'entropy', () => this.state.machine.entropy());
   }
 
   give(vm: number, page: number): void {
-    this.#inline(vm, 'balloon', () => {
+    this.exit(vm, 'balloon', () => {
       const { state } = this;
       const pages = state.vm.get(vm, Vm.pages) - 1; // the device page is not the guest's to give
       if (Number.isInteger(page) && page >= 0 && page < pages) giveUp(state, vm, page);
@@ -362,20 +411,20 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
-  #inline<T>(vm: number, exit: Exit, act: () => T): T {
-    this.#enter(vm, exit, this.state.machine.now());
+  exit<T>(vm: number, exit: Exit | ((result: T) => Exit), act: () => T): T {
+    this.#enter(vm, this.state.machine.now());
     const result = act();
+    this.state.count(vm, typeof exit === 'string' ? exit : exit(result));
     this.#registers(vm, false);
     entering(this.state, vm);
     return result;
   }
 
   /** @param since the clock on the way in: what came before it was the guest's time */
-  #enter(vm: number, exit: Exit, since: number): void {
+  #enter(vm: number, since: number): void {
     leaving(this.state, since - this.state.machine.profile.trapEntry.value);
     this.#registers(vm, true);
     this.state.machine.moveRegisters(EXIT_REGISTERS);
-    this.state.count(vm, exit);
   }
 
   /** The guest's registers, to its row or back: stores and loads like any others. */
@@ -433,6 +482,8 @@ const EXIT_OF: Partial<Record<number, Exit>> = {
   [Cause.virtualInstruction]: 'wait',
   [Cause.loadGuestPageFault]: 'memory',
   [Cause.storeGuestPageFault]: 'memory',
+  [Cause.loadPageFault]: 'fault',
+  [Cause.storePageFault]: 'fault',
   [Cause.guestStopped]: 'memory',
   [Cause.guestBlocked]: 'restart',
 };

@@ -16,6 +16,7 @@ import {
   takeFor,
 } from './pages.ts';
 import { DEFAULT_WEIGHT } from './schedulers.ts';
+import { POOL_MAX, POOL_MIN } from './shadow-tables.ts';
 import { makeReady, makeUnready, startClock } from './slices.ts';
 import { Cpu, Page, type State, Vm, VmState } from './state.ts';
 
@@ -30,6 +31,10 @@ export interface Guest {
   readonly channel: number;
   /** let its supervisor say to whom counters are attributed: for measuring tenants inside */
   readonly accounts?: boolean;
+  /** how its memory is translated: by hardware in two stages, or in one by shadow tables */
+  readonly translation?: Translation;
+  /** pages of shadow tables, 16 to 512; default: one for 16 pages of the guest */
+  readonly shadowPages?: number;
   /** of the CPU, against others'; default 256 */
   readonly weight?: number;
   /** percent of the CPU that it may have; default no cap */
@@ -43,6 +48,8 @@ export interface Guest {
   /** test mode: each handler of its supervisor is rolled back at each of its stores once */
   readonly restarts?: boolean;
 }
+
+export type Translation = 'nested' | 'shadow';
 
 /** Why something was not done. Nothing has changed. */
 export interface Refusal {
@@ -78,6 +85,10 @@ export function admit(state: State, guest: Guest): Refusal | null {
   if (!whole(cap) || cap > 100) return refuse(`a cap of ${cap} percent: give 1 to 100, or none`);
   if (cap > 0 && state.config.scheduler !== 'credit') {
     return refuse('a cap takes the credit scheduler');
+  }
+  const shadows = guest.shadowPages ?? POOL_MIN;
+  if (!whole(shadows) || shadows < POOL_MIN || shadows > POOL_MAX) {
+    return refuse(`${shadows} shadow pages: give ${POOL_MIN} to ${POOL_MAX}`);
   }
   const weight = guest.weight ?? DEFAULT_WEIGHT;
   if (!whole(weight) || weight < 1 || weight > 4096) {

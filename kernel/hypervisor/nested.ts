@@ -8,19 +8,23 @@ import { E } from '../../machine/counters.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
-import type { AddressSpace, GuestPort, Paging } from './paging.ts';
+import { armLog, collectLog, markLog } from './dirty.ts';
+import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
+import type { State } from './state.ts';
 
 const isSecondStage = (cause: number): boolean =>
   cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
 
 export class NestedPaging implements Paging {
   readonly #guest: GuestPort;
+  readonly #state: State;
   readonly #guestRoot: number;
   #regime: Regime; // vsatp and hgatp
 
   /** @param guestRoot page of the second-stage root, in the host's machine */
-  constructor(guest: GuestPort, guestRoot: number) {
+  constructor(guest: GuestPort, state: State, guestRoot: number) {
     this.#guest = guest;
+    this.#state = state;
     this.#guestRoot = guestRoot;
     this.#regime = this.#regimeOf(-1, 0);
   }
@@ -53,6 +57,11 @@ export class NestedPaging implements Paging {
 
   page(page: number, write: boolean): number {
     return this.#address(page * PAGE_BYTES, write) / PAGE_BYTES;
+  }
+
+  /** What the hypervisor does for a guest it does here by the tables, too: never asked. */
+  behind(): number {
+    return -1;
   }
 
   readPtes(table: number, first: number, count: number): Uint32Array {
@@ -128,12 +137,52 @@ export class NestedPaging implements Paging {
     hart.charge('trap-return', hart.costs.trapReturn);
   }
 
+  outside(): void {
+    // satp is the hypervisor's own: the guest's is vsatp.
+  }
+
+  inside(): void {
+    // As above.
+  }
+
+  interrupted(): void {
+    // hvip says it all.
+  }
+
+  /** What its programs do goes to its own supervisor. */
+  trapped(): Answered {
+    return 'stop';
+  }
+
   changed(_page: number): void {
-    this.#guest.hart.fenceGuest(this.#guest.vm + 1);
+    this.#guest.host.fenceGuest(this.#guest.vm + 1);
+  }
+
+  resolve(): boolean {
+    const { hart } = this.#guest;
+    if (!isSecondStage(hart.faultCause)) return false;
+    this.#guest.missing(hart.faultGpa);
+    return true;
+  }
+
+  arm(): void {
+    armLog(this.#state, this.#guest.vm);
+  }
+
+  disarm(): void {
+    // D bits cost nothing.
+  }
+
+  collect(): number[] {
+    return collectLog(this.#state, this.#guest.vm);
+  }
+
+  wrote(page: number): void {
+    markLog(this.#state, this.#guest.vm, page);
   }
 
   ended(): void {
-    this.#guest.hart.fenceGuest(this.#guest.vm + 1);
+    this.#guest.host.fenceGuest(this.#guest.vm + 1);
   }
 
   space(): AddressSpace {

@@ -19,12 +19,20 @@ export interface GuestPort {
   readonly level: number;
   /** row of the virtual machine */
   readonly vm: number;
+  /** The guest's own trap, told to its supervisor when it next runs. */
+  inject(trap: Trap): void;
   /** Into the hypervisor and back, in the middle of what the guest's supervisor does. */
-  exit<T>(exit: Exit, act: () => T): T;
+  exit<T>(exit: Exit | ((result: T) => Exit), act: () => T): T;
   /** Second stage lacks `gpa`: an exit; the guest is stopped if it may not have it. */
   missing(gpa: number): void;
+  /** Work of the hypervisor for a guest that does not run, uncharged. */
+  outside(act: () => void): void;
   /** The guest's supervisor broke a rule and cannot go on. */
   stop(gpa: number): never;
+  /** It must wait for a page of its own: what it was doing is begun anew. */
+  block(gpa: number): never;
+  /** A store that an exit does for the guest's supervisor: undone, if its handler is. */
+  noting<T>(act: () => T): T;
 }
 
 export interface Paging {
@@ -33,13 +41,18 @@ export interface Paging {
   /** The same for its programs: a unikernel's run in its supervisor's privilege. */
   programRegime(privilege: Privilege): Regime;
   /** Which supervisor a trap of the guest's programs reaches first. */
-  trapLevel(cause: number): number;
+  trapLevel(cause: number, privilege: Privilege): number;
 
   // Guest-physical memory, as the guest's supervisor reaches it. Uncounted: the caller counted.
   load(gpa: number): number;
   store(gpa: number, value: number): void;
-  /** Host page of a whole guest page, to be read or overwritten. */
-  page(page: number, write: boolean): number;
+  /**
+   * Page of the hart's memory behind a whole guest page, to be read or overwritten; or -1, and then
+   * the hypervisor has done it, by `instead`, with the host page.
+   */
+  page(page: number, write: boolean, instead: (host: number) => void): number;
+  /** Host page behind a guest page, in the host's machine; -1 if there is none. */
+  behind(page: number): number;
   /** Entries `first` to `first + count - 1` of a table, as the guest wrote them. */
   readPtes(table: number, first: number, count: number): Uint32Array;
   writePtes(updates: readonly PteUpdate[]): void;
@@ -56,9 +69,17 @@ export interface Paging {
   /** A trap is about to be told, which interrupted `from`: what hardware and hypervisor do. */
   entered(trap: Trap, from: Context | null): void;
   /** The supervisor resumes `to`, or waits. */
-  left(to: Context | null): void;
+  left(to: Context | null, privilege: Privilege): void;
 
   // For the hypervisor.
+  /** The guest has stopped running on the hart, and the hypervisor runs: its first act. */
+  outside(): void;
+  /** The guest goes on: the hypervisor's last act. */
+  inside(): void;
+  /** An external interrupt is about to be told to the guest's supervisor. */
+  interrupted(): void;
+  /** A trap of the guest's programs that reached the hypervisor first. */
+  trapped(trap: Trap): Answered;
   /** The host page behind `page` changed, or may be written less: nothing may remember it. */
   changed(page: number): void;
   /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */
@@ -70,9 +91,26 @@ export interface Paging {
    * it, or the guest was restored. What was derived from its tables is forgotten.
    */
   restore(space: AddressSpace): void;
+  /** Whether what made the hart fault, under this guest, was the hypervisor's and is mended. */
+  resolve(vpn: number, write: boolean): boolean;
+
+  // The log of writes, for whoever copies a guest that runs.
+  /** From now on the pages that are written are noted. */
+  arm(): void;
+  disarm(): void;
+  /** Guest pages written since `arm` or the last call, a bit each in words of 32; noted afresh. */
+  collect(): number[];
+  /** The hypervisor wrote to a page of the guest itself. */
+  wrote(page: number): void;
 }
 
 export interface AddressSpace {
   readonly root: number; // guest-physical page; -1 is Bare
   readonly asid: number;
 }
+
+/**
+ * `handled`: the guest goes on; `given`: its supervisor will be told; `wait`: for a
+ * page of its own; `stop`: it broke a rule.
+ */
+export type Answered = 'handled' | 'given' | 'wait' | 'stop';

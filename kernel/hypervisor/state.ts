@@ -34,6 +34,14 @@ export const EXITS = [
   'entropy',
   'balloon',
   'restart',
+  // Of a guest whose supervisor runs in user mode: what it may not do itself.
+  'fault', // a page fault of its programs, or of its supervisor
+  'reflect', // another trap of its programs, to be given to its supervisor
+  'store', // a store to a page table
+  'satp',
+  'fence',
+  'stimecmp',
+  'sret',
 ] as const;
 export type Exit = (typeof EXITS)[number];
 
@@ -52,7 +60,6 @@ export const Vm = {
   pending: 7, // interrupts to be injected: bit 0 external, bit n of console channel n
   channel: 8, // of the console
   outstanding: 9, // disk requests
-  exits: 10, // EXITS.length words, room for 16
   ring: 26, // host page of the device page
   paused: 27, // 1: does not run, whatever its state
   // Its time.
@@ -89,9 +96,16 @@ export const Vm = {
   readOnly: 66,
   base: 67, // of ins: what came back since then its supervisor needs for the trap at hand
   waits: 68, // times that it waited for any page since it last got on
+  // Of a guest whose supervisor runs in user mode.
+  runs: 69, // what runs, of Runs
+  trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them
   registers: 96, // 32 words: the guest's, while the hypervisor uses them
-  words: 128,
+  exits: 128, // EXITS.length words
+  words: 160,
 } as const;
+
+/** Its supervisor, told of a trap; a program; a program in its supervisor's privilege. */
+export const Runs = { supervisor: 0, user: 1, program: 2 } as const;
 
 export const VmState = {
   free: 0,
@@ -229,7 +243,7 @@ export class State {
     this.hint = layout.table(config.sharing === undefined ? 1 : hints(machine.pages), 1);
     this.root = layout.pages(1);
     this.end = layout.end;
-    assert(EXITS.length <= Vm.ring - Vm.exits, 'hypervisor: a row has room for its exits');
+    assert(EXITS.length <= Vm.words - Vm.exits, 'hypervisor: a row has room for its exits');
   }
 
   /** Books an exit under its cause. */

@@ -13,6 +13,7 @@ import { E, type Layer } from '../../machine/counters.ts';
 import { assert } from '../../machine/assert.ts';
 import type { DiskCompletion, DiskPort, DiskRequest } from '../../machine/disk.ts';
 import type { Hart } from '../../machine/hart.ts';
+import type { Privilege } from '../../machine/machine.ts';
 import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts';
 import { Journal } from '../../machine/memory.ts';
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
@@ -46,6 +47,8 @@ export interface Monitor {
   entropy(vm: number): number;
   /** The guest gives page `page` up. */
   give(vm: number, page: number): void;
+  /** What a translation mode exits for. */
+  exit<T>(vm: number, exit: Exit | ((result: T) => Exit), act: () => T): T;
 }
 
 export interface VirtualMachineSpec {
@@ -157,11 +160,19 @@ export class VirtualMachine implements Machine, LoopMachine {
       hart: this.hart,
       level: this.level,
       vm: this.#spec.vm,
-      exit: (exit, act) => this.#exit(exit, act),
+      exit: (exit, act) => this.#exit(exit, () => this.#monitor.exit(this.#spec.vm, exit, act)),
+      inject: (trap) => {
+        this.vcpu.inject(trap);
+      },
       missing: (gpa) => {
         this.#missing(gpa);
       },
       stop: (gpa) => this.#stop(gpa),
+      block: (gpa) => this.#block(gpa),
+      outside: (act) => {
+        this.#outside(act);
+      },
+      noting: (act) => this.#noting(act),
     };
   }
 
@@ -181,7 +192,10 @@ export class VirtualMachine implements Machine, LoopMachine {
   zeroPage(page: number): void {
     this.#restartPoint();
     const { hart } = this;
-    const at = this.#page(page, true);
+    const at = this.#page(page, true, (to) => {
+      this.#host.zeroPage(to);
+    });
+    if (at < 0) return;
     hart.counters.add(E.pagesZeroed, 1);
     hart.charge('zero-page', Math.ceil(PAGE_BYTES / hart.zeroBytesPerCycle));
     hart.memory.zeroPage(at);
@@ -190,8 +204,11 @@ export class VirtualMachine implements Machine, LoopMachine {
   copyPage(to: number, from: number): void {
     this.#restartPoint();
     const { hart } = this;
-    const source = this.#page(from, false);
-    const target = this.#page(to, true);
+    const source = this.#page(from, false, () => undefined);
+    const target = this.#page(to, true, (page) => {
+      this.#host.copyPage(page, this.#paging.behind(from));
+    });
+    if (target < 0) return;
     hart.counters.add(E.pagesCopied, 1);
     hart.charge('copy-page', Math.ceil(PAGE_BYTES / hart.copyBytesPerCycle));
     hart.memory.copyPage(target, source);
@@ -223,9 +240,9 @@ export class VirtualMachine implements Machine, LoopMachine {
     return readUser(this.hart, this.#locate, va, bytes);
   }
 
-  #page(page: number, write: boolean): number {
+  #page(page: number, write: boolean, instead: (host: number) => void): number {
     this.#aligned(page * PAGE_BYTES, PAGE_BYTES);
-    return this.#paging.page(page, write);
+    return this.#paging.page(page, write, instead);
   }
 
   /** What lies across two pages, as only an unaligned address can, would be somebody else's. */
@@ -311,6 +328,10 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.regime();
   }
 
+  fenceGuest(_vmid: number): void {
+    assert(false, 'virtual machine: guests of guests wait for composed second stages');
+  }
+
   // ---- devices ----------------------------------------------------------------------------------
 
   console(channel: number, bytes: Uint8Array): void {
@@ -372,25 +393,54 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   /** Into the hypervisor and back, in the middle of the guest's handler. */
-  #exit<T>(exit: Exit, act: () => T): T {
+  #exit<T>(exit: Exit | ((result: T) => Exit), act: () => T): T {
     const { hart } = this;
     const layer = hart.counters.layer;
-    hart.install(this.#host.regime());
     hart.enterLayer(this.#host.level);
     hart.counters.add(E.vmExits, 1);
     hart.counters.add(E.traps, 1);
-    if (hart.listener !== null) hart.tell({ what: 'exit', cause: exit });
     hart.charge('trap-entry', hart.costs.trapEntry);
     const before = hart.references;
     // What the host does for us stays done when we are rolled back; if it is a guest itself, its
     // own machine takes note.
     const noted = hart.memory.exchange(this.#outer?.journal ?? null);
+    this.#paging.outside();
+    hart.install(this.#host.regime());
     const result = act();
+    if (hart.listener !== null) {
+      hart.tell({ what: 'exit', cause: typeof exit === 'string' ? exit : exit(result) });
+    }
+    this.#paging.inside();
     hart.memory.exchange(noted);
     this.#foreign += hart.references - before;
     hart.charge('trap-return', hart.costs.trapReturn);
     hart.install(this.#paging.regime());
     hart.enterLayer(layer);
+    return result;
+  }
+
+  /** Uncharged, and not undone: what a rollback makes the hypervisor forget. */
+  #outside(act: () => void): void {
+    const { hart } = this;
+    const noted = hart.memory.exchange(this.#outer?.journal ?? null);
+    const before = hart.now();
+    const counts = hart.counters.save();
+    this.#paging.outside();
+    hart.install(this.#host.regime());
+    act();
+    hart.settle();
+    hart.counters.restore(counts);
+    hart.rewind(before);
+    hart.memory.exchange(noted);
+  }
+
+  /** A store that an exit does for our supervisor is undone with its handler. */
+  #noting<T>(act: () => T): T {
+    const { journal } = this;
+    if (journal === null) return act();
+    const noted = this.hart.memory.exchange(journal);
+    const result = act();
+    this.hart.memory.exchange(noted);
     return result;
   }
 
@@ -402,6 +452,11 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** It will not run again: nothing may remember its memory. */
   ended(): void {
     this.#paging.ended();
+  }
+
+  /** How its memory is translated, for its hypervisor. */
+  get paging(): Paging {
+    return this.#paging;
   }
 
   // ---- LoopMachine ------------------------------------------------------------------------------
@@ -420,7 +475,15 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   left(to: Context | null): void {
-    this.#paging.left(to);
+    this.#paging.left(to, to === null ? 'supervisor' : this.privilegeOf(to));
+  }
+
+  trapLevel(cause: number, privilege: Privilege): number {
+    return this.#paging.trapLevel(cause, privilege);
+  }
+
+  resolveFault(vpn: number, write: boolean): boolean {
+    return this.#paging.resolve(vpn, write);
   }
 
   timer(): Tick {

@@ -6,7 +6,7 @@ import { Option } from 'commander';
 import { PROFILES } from '../../machine/costs.ts';
 import { compare, type Comparison, json, writeWhole } from '../compare.ts';
 import { parametersFor, QUOTA_MAX, SORT_MAX } from '../experiment.ts';
-import { type Mode, MODES, type Parameters } from '../modes.ts';
+import { ALL_MODES, type Mode, MODES, type Parameters } from '../modes.ts';
 import { legend, number, table, why } from '../report.ts';
 import { defaultTree, loadTree, UsageError } from '../tree.ts';
 import { type Workload, WORKLOADS } from '../workloads.ts';
@@ -51,7 +51,7 @@ export const compareCommand: Subcommand = (program, terminal) => {
     .option(
       '--mode <names>',
       'some of the modes',
-      choice('mode', MODES, (mode) => mode),
+      choice('mode', ALL_MODES, (mode) => mode),
     )
     .option('--json <file>', 'write the results there as well')
     .addOption(

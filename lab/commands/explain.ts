@@ -1,6 +1,6 @@
 /** `exoscope explain EVENT`: one event, step by step, modes in columns. */
 import { explain, EXPLAINED } from '../explain.ts';
-import { type Mode, MODES } from '../modes.ts';
+import { ALL_MODES, type Mode } from '../modes.ts';
 import { choice, type Subcommand } from './command.ts';
 
 export const explainCommand: Subcommand = (program, terminal) => {
@@ -11,7 +11,7 @@ export const explainCommand: Subcommand = (program, terminal) => {
     .option(
       '--mode <names>',
       'some of the modes',
-      choice('mode', MODES, (mode) => mode),
+      choice('mode', ALL_MODES, (mode) => mode),
     )
     .action((event: (typeof EXPLAINED)[number], options: { mode?: readonly Mode[] }) => {
       terminal.out(explain(event, options.mode ?? ['bare', 'exokernel', 'vm']));

@@ -10,6 +10,7 @@ import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import type { Image } from '../../machine/user-port.ts';
 import type { Supervisor } from '../../kernel/supervisor.ts';
 import { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import type { Translation } from '../../kernel/hypervisor/life.ts';
 import type { HypervisorConfig } from '../../kernel/hypervisor/state.ts';
 import { program, Script } from './script.ts';
 
@@ -101,6 +102,8 @@ export function virtualMaker(
     readonly storm?: boolean;
     readonly company?: boolean;
     readonly restarts?: boolean;
+    readonly translation?: Translation;
+    readonly shadowPages?: number;
   } = {},
 ): Maker {
   return {
@@ -120,6 +123,7 @@ export function virtualMaker(
         },
         storm: modes.storm === true,
       });
+      const { translation = 'nested', shadowPages = 48 } = modes;
       const guest = {
         supervisor,
         images,
@@ -128,6 +132,8 @@ export function virtualMaker(
         blocks: BLOCKS,
         channel: CHANNEL,
         restarts: modes.restarts === true,
+        translation,
+        shadowPages,
       };
       const neighbour = {
         ...busyGuest(60_000),
@@ -135,6 +141,7 @@ export function virtualMaker(
         firstBlock: 0,
         blocks: 7,
         channel: 6,
+        translation,
       };
       const guests = modes.company === true ? [neighbour, guest] : [guest];
       const config = { sliceCycles: modes.company === true ? 1_999 : 1_000_003, ...hypervisor };
@@ -186,4 +193,12 @@ export const MAKERS: readonly Maker[] = [
   virtualMaker('virtual, restarts', NESTED, { restarts: true }),
   virtualMaker('virtual, beside a neighbour', NESTED, { company: true }),
   virtualMaker('virtual, beside a neighbour in a storm', NESTED, { company: true, storm: true }),
+  virtualMaker('shadow', NESTED, { translation: 'shadow' }),
+  virtualMaker('shadow, the smallest pool', NESTED, { translation: 'shadow', shadowPages: 16 }),
+  virtualMaker('shadow, storm', NESTED, { translation: 'shadow', storm: true }),
+  virtualMaker(
+    'shadow, 4 KiB on touch beside a neighbour',
+    { backing: 'touch', secondStage: '4KiB' },
+    { translation: 'shadow', company: true },
+  ),
 ];
