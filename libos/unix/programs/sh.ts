@@ -1,16 +1,20 @@
 /**
- * sh: `sh -c SCRIPT`. Each stage of a pipeline is a fork. No object of this program survives one:
- * the script lies in the heap, and with it a record for the stage, by which the child finds its
- * command and the pipes that it stands between:
+ * sh: `sh -c SCRIPT`, `sh FILE`, or commands from standard input, a line at a time; -i asks for
+ * each with a prompt. Each stage of a pipeline is a fork. No object of this program survives one:
+ * the script lies in the heap, with it the variables, and a record for the stage, by which the
+ * child finds its command and the pipes that it stands between:
  *
  *     word 0: address of the command's text | 1: its bytes
  *     word 2: descriptor to read from, -1 its parent's | 3: to write to | 4: to close
+ *     word 5: address of the variables | 6: the last exit status
  *
- * Built in: cd, exit.
+ * Variables: `name=value`, each ended by a zero byte, and one more at the end.
+ * Built in: cd, exit, wait, jobs, and assignments.
  */
 import type { Op } from '../../syscalls.ts';
 import {
   Errno,
+  O_APPEND,
   O_CREATE,
   O_READ,
   O_TRUNCATE,
@@ -30,73 +34,168 @@ import {
   type Pipeline,
   type Redirection,
   SyntaxProblem,
+  Unfinished,
 } from './shell-syntax.ts';
+import { expand, expandOne, type Lookup } from './shell-words.ts';
 
 const TROUBLE = 2;
 const CANNOT_RUN = 126;
 const NOT_FOUND = 127;
 const STAGE = 0; // child function
-const RECORD = 20; // bytes
+const RECORD = 28; // bytes
 const STAGES_MAX = 128;
 const NONE = -1;
-const BUILT_IN = ['cd', 'exit'];
+const BUILT_IN = ['cd', 'exit', 'wait', 'jobs'];
+const VARIABLES = 4096; // bytes of them
+const LINE = 4096; // bytes read at a time
 
 export const sh: Program = {
   name: 'sh',
   *main(process) {
     const io = new Io(process, TROUBLE);
     const [, flag, script] = process.args;
-    if (flag !== '-c' || script === undefined) return yield* io.die('usage: sh -c SCRIPT');
-    io.port.work(script.length * WORK.scanByte) ?? (yield* io.port.fault());
-    const parsed = attempt(() => parseScript(script));
-    if (parsed instanceof SyntaxProblem) return yield* io.die(parsed.message);
-    const shell = new Shell(io, script);
+    const shell = new Shell(io);
     yield* shell.begin();
-    let status = 0;
-    for (const pipeline of parsed) {
-      if (pipeline.length > STAGES_MAX) return yield* io.die('pipeline too long');
-      status = yield* shell.run(pipeline, status);
+    if (flag === '-c') {
+      if (script === undefined) return yield* io.die('-c needs a script');
+      return yield* shell.script(script);
     }
-    return status;
+    if (flag !== undefined && flag !== '-i') {
+      const fd = yield* process.open(flag, O_READ);
+      if (fd < 0) return yield* io.die(`${flag}: ${messageOf(fd)}`);
+      let text = '';
+      const error = yield* io.forEachChunk(fd, function* (bytes) {
+        text += textOf(bytes);
+      });
+      yield* process.close(fd);
+      if (error < 0) return yield* io.die(`${flag}: ${messageOf(error)}`);
+      return yield* shell.script(text);
+    }
+    return yield* shell.lines(flag === '-i');
   },
   children: [stage],
 };
 
 class Shell {
   readonly #io: Io;
-  readonly #script: string;
-  #text = 0; // address of the script
+  #text = 0; // address of what runs
+  #room = 0; // bytes there
   #records = 0; // address of the records of the pipeline's stages
+  #variables = 0; // address
+  #source = '';
+  #status = 0;
+  readonly #jobs = new Map<number, string>(); // in the background: by pid
+  readonly #values = new Map<string, string>();
 
-  constructor(io: Io, script: string) {
+  constructor(io: Io) {
     this.#io = io;
-    this.#script = script;
   }
 
-  /** Puts the script where children will find it. */
   *begin(): Op<void> {
-    const { port } = this.#io;
-    const bytes = bytesOf(this.#script);
-    this.#text = yield* this.#io.allocate(Math.max(1, bytes.length));
     this.#records = yield* this.#io.allocate(STAGES_MAX * RECORD);
-    port.write(this.#text, bytes, 0, bytes.length) ?? (yield* port.fault());
+    this.#variables = yield* this.#io.allocate(VARIABLES);
   }
 
-  /** Runs a pipeline to its end; the status of its last command. */
-  *run(pipeline: Pipeline, status: number): Op<number> {
+  /** Runs all of a script; its exit status. What does not parse runs not at all. */
+  *script(script: string): Op<number> {
+    const parsed = yield* this.#parse(script);
+    if (parsed instanceof SyntaxProblem) return yield* this.#io.die(parsed.message);
+    yield* this.#all(script, parsed);
+    return this.#status;
+  }
+
+  /** Runs standard input a line at a time; further lines where one is not a whole. */
+  *lines(prompts: boolean): Op<number> {
+    const io = this.#io;
+    const buffer = yield* io.allocate(LINE);
+    let [text, ended] = ['', false];
+    let waiting = '';
+    while (!ended) {
+      if (prompts) yield* this.#say(text === '' ? '$ ' : '> ');
+      while (!waiting.includes('\n')) {
+        const got = yield* io.process.read(STDIN, buffer, LINE);
+        if (got === Errno.EINTR) {
+          text = waiting = '';
+          if (prompts) yield* this.#say('\n$ ');
+          continue;
+        }
+        ended = got <= 0;
+        if (ended) break;
+        const bytes = new Uint8Array(got);
+        io.port.read(buffer, bytes, 0, got) ?? (yield* io.port.fault());
+        waiting += textOf(bytes);
+      }
+      const end = ended ? waiting.length : waiting.indexOf('\n') + 1;
+      text += waiting.slice(0, end);
+      waiting = waiting.slice(end);
+      const parsed = yield* this.#parse(text);
+      if (parsed instanceof Unfinished && !ended) continue;
+      if (parsed instanceof SyntaxProblem) {
+        yield* io.complain(parsed.message);
+        this.#status = TROUBLE;
+        if (!prompts) return TROUBLE;
+      } else yield* this.#all(text, parsed);
+      text = '';
+    }
+    return this.#status;
+  }
+
+  *#say(text: string): Op<void> {
+    yield* this.#io.out.text(text);
+    yield* this.#io.out.flush();
+  }
+
+  *#parse(script: string): Op<readonly Pipeline[] | SyntaxProblem> {
+    const { port } = this.#io;
+    port.work(script.length * WORK.scanByte) ?? (yield* port.fault());
+    try {
+      return parseScript(script);
+    } catch (error) {
+      if (error instanceof SyntaxProblem) return error;
+      throw error;
+    }
+  }
+
+  /** Puts the script where children will find it, and runs its pipelines. */
+  *#all(script: string, pipelines: readonly Pipeline[]): Op<void> {
+    const { port } = this.#io;
+    const bytes = bytesOf(script);
+    if (bytes.length > this.#room) {
+      this.#text = yield* this.#io.allocate(bytes.length);
+      this.#room = bytes.length;
+    }
+    port.write(this.#text, bytes, 0, bytes.length) ?? (yield* port.fault());
+    this.#source = script;
+    for (const pipeline of pipelines) {
+      if (pipeline.when === '&&' && this.#status !== 0) continue;
+      if (pipeline.when === '||' && this.#status === 0) continue;
+      if (pipeline.stages.length > STAGES_MAX) return yield* this.#io.die('pipeline too long');
+      this.#status = yield* this.#run(pipeline);
+    }
+  }
+
+  readonly #look: Lookup = (name) => {
+    if (name === '?') return String(this.#status);
+    if (name === '$') return String(this.#io.process.pid);
+    return this.#values.get(name) ?? '';
+  };
+
+  /** Runs a pipeline to its end, or leaves it behind; the status of its last command. */
+  *#run({ stages, background }: Pipeline): Op<number> {
     const { process } = this.#io;
-    const [only] = pipeline;
-    if (pipeline.length === 1 && only !== undefined) {
-      const command = parseCommand(this.#script.slice(only.start, only.end));
-      const [name] = command.words;
+    const [only] = stages;
+    if (stages.length === 1 && only !== undefined && !background) {
+      const command = parseCommand(this.#source.slice(only.start, only.end));
+      const words = yield* expand(process, command.words, this.#look);
+      const [name] = words;
       if (name === undefined || BUILT_IN.includes(name)) {
-        return yield* builtIn(this.#io, command, status);
+        return yield* this.#builtIn(command, words);
       }
     }
     const children = new Set<number>();
     let [input, last] = [NONE, NONE];
-    for (const [n, { start, end }] of pipeline.entries()) {
-      const pipe = n + 1 < pipeline.length ? yield* process.pipe() : ([NONE, NONE] as const);
+    for (const [n, { start, end }] of stages.entries()) {
+      const pipe = n + 1 < stages.length ? yield* process.pipe() : ([NONE, NONE] as const);
       if (typeof pipe === 'number') {
         yield* this.#io.complain(`cannot make a pipe: ${messageOf(pipe)}`);
         last = NONE;
@@ -104,7 +203,7 @@ class Shell {
       }
       const record = this.#records + n * RECORD;
       const words = [this.#text + start, end - start, input, pipe[1], pipe[0]];
-      for (const [at, word] of words.entries()) {
+      for (const [at, word] of [...words, this.#variables, this.#status].entries()) {
         yield* this.#io.port.store(record + at * 4, word);
       }
       last = yield* process.fork(STAGE, record);
@@ -118,6 +217,12 @@ class Shell {
       children.add(last);
     }
     if (last < 0 && input !== NONE) yield* process.close(input);
+    if (background && last >= 0) {
+      const text = this.#source.slice(only?.start ?? 0, stages.at(-1)?.end ?? 0);
+      this.#jobs.set(last, text);
+      this.#values.set('!', String(last));
+      return 0;
+    }
     return yield* this.#waitFor(children, last);
   }
 
@@ -126,10 +231,49 @@ class Shell {
     while (children.size > 0) {
       const ended = yield* this.#io.process.wait();
       if (typeof ended === 'number') break;
+      this.#jobs.delete(ended[0]);
       children.delete(ended[0]);
       if (ended[0] === last) status = ended[1] & 0xff;
     }
     return status;
+  }
+
+  /** cd, exit, wait, jobs, assignments, or nothing but redirections, whose files are made. */
+  *#builtIn(command: Command, words: readonly string[]): Op<number> {
+    const io = this.#io;
+    for (const redirection of command.redirections) {
+      const fd = yield* openFor(io, redirection, this.#look);
+      if (fd < 0) return TROUBLE;
+      if (redirection.direction !== '>&') yield* io.process.close(fd);
+    }
+    switch (words[0]) {
+      case 'wait':
+        yield* this.#waitFor(new Set([NONE]), NONE); // until there is no child
+        this.#jobs.clear();
+        return 0;
+      case 'jobs': {
+        let n = 0;
+        for (const text of this.#jobs.values()) yield* this.#say(`[${++n}] Running ${text}\n`);
+        return 0;
+      }
+      case undefined:
+        for (const { name, value } of command.assignments) {
+          this.#values.set(name, expandOne(value, this.#look));
+        }
+        return yield* this.#keepVariables();
+      default:
+        return yield* builtIn(io, words, this.#status);
+    }
+  }
+
+  /** Where children find them. */
+  *#keepVariables(): Op<number> {
+    const { port } = this.#io;
+    const text = [...this.#values].map(([name, value]) => `${name}=${value}\0`).join('');
+    const bytes = bytesOf(`${text}\0`);
+    if (bytes.length > VARIABLES) return yield* this.#io.die('too many variables');
+    port.write(this.#variables, bytes, 0, bytes.length) ?? (yield* port.fault());
+    return 0;
   }
 }
 
@@ -142,6 +286,8 @@ function* stage(process: Process, record: number): Op<number> {
   const input = yield* port.load(record + 8);
   const output = yield* port.load(record + 12);
   const spare = yield* port.load(record + 16);
+  const variables = yield* port.load(record + 20);
+  const status = yield* port.load(record + 24);
   port.read(text, bytes, 0, bytes.length) ?? (yield* port.fault());
   port.work(bytes.length * WORK.scanByte) ?? (yield* port.fault());
   if (spare !== NONE) yield* process.close(spare);
@@ -149,57 +295,69 @@ function* stage(process: Process, record: number): Op<number> {
   if (output !== NONE) yield* move(process, output, STDOUT);
 
   const command = parseCommand(textOf(bytes));
-  const [name] = command.words;
-  if (name === undefined || BUILT_IN.includes(name)) return yield* builtIn(io, command, 0);
+  const hasVariables = [...command.words, ...command.redirections.map(({ target }) => target)].some(
+    (word) => word.some(({ kind }) => kind === 'variable'),
+  );
+  const values = hasVariables
+    ? yield* readVariables(process, variables)
+    : new Map<string, string>();
+  const look: Lookup = (name) => (name === '?' ? String(status) : (values.get(name) ?? ''));
+  const words = yield* expand(process, command.words, look);
   for (const redirection of command.redirections) {
-    const fd = yield* openFor(io, redirection);
+    const fd = yield* openFor(io, redirection, look);
     if (fd < 0) return TROUBLE;
-    yield* move(process, fd, redirection.fd);
+    if (redirection.direction === '>&') yield* process.dup2(fd, redirection.fd);
+    else yield* move(process, fd, redirection.fd);
   }
-  const error = yield* process.exec(name, command.words);
+  const [name] = words;
+  if (name === undefined || BUILT_IN.includes(name)) return yield* builtIn(io, words, status);
+  const error = yield* process.exec(name, words);
   yield* io.complain(`${name}: ${error === Errno.ENOENT ? 'not found' : messageOf(error)}`);
   return error === Errno.ENOENT ? NOT_FOUND : CANNOT_RUN;
 }
 
-/** cd, exit, or nothing but redirections, whose files are made. */
-function* builtIn(io: Io, command: Command, status: number): Op<number> {
-  const { process } = io;
-  for (const redirection of command.redirections) {
-    const fd = yield* openFor(io, redirection);
-    if (fd < 0) return TROUBLE;
-    yield* process.close(fd);
+function* readVariables(process: Process, address: number): Op<Map<string, string>> {
+  const { port } = process;
+  const bytes = new Uint8Array(VARIABLES);
+  port.read(address, bytes, 0, VARIABLES) ?? (yield* port.fault());
+  const values = new Map<string, string>();
+  for (const entry of textOf(bytes).split('\0')) {
+    const at = entry.indexOf('=');
+    if (at < 0) break;
+    values.set(entry.slice(0, at), entry.slice(at + 1));
   }
-  const [name, argument] = command.words;
+  return values;
+}
+
+/** cd and exit; the others make no sense in a child, and do nothing there. */
+function* builtIn(io: Io, words: readonly string[], status: number): Op<number> {
+  const { process } = io;
+  const [name, argument] = words;
   if (name === 'exit') {
     const wanted = argument === undefined ? status : Number(argument);
     if (!Number.isInteger(wanted)) yield* io.die(`exit: ${argument ?? ''}: bad number`);
     return yield* process.exit(wanted & 0xff);
   }
-  if (name === undefined) return 0;
+  if (name !== 'cd') return 0;
   const error = yield* process.chdir(argument ?? '/');
   if (error >= 0) return 0;
   yield* io.complain(`cd: ${argument ?? '/'}: ${messageOf(error)}`);
   return TROUBLE;
 }
 
-function* openFor(io: Io, { direction, path }: Redirection): Op<number> {
-  const flags = direction === '<' ? O_READ : O_WRITE | O_CREATE | O_TRUNCATE;
-  const fd = yield* io.process.open(path, flags);
-  if (fd < 0) yield* io.failed(path, fd);
-  return fd;
+/** The descriptor that a redirection leads to; complains if there is none. */
+function* openFor(io: Io, { direction, target }: Redirection, look: Lookup): Op<number> {
+  const path = expandOne(target, look);
+  if (direction === '>&') return Number(path);
+  const how = direction === '>>' ? O_APPEND : O_TRUNCATE;
+  const flags = direction === '<' ? O_READ : O_WRITE | O_CREATE | how;
+  const opened = yield* io.process.open(path, flags);
+  if (opened < 0) yield* io.failed(path, opened);
+  return opened;
 }
 
 function* move(process: Process, from: number, to: number): Op<void> {
   if (from === to) return;
   yield* process.dup2(from, to);
   yield* process.close(from);
-}
-
-function attempt<T>(act: () => T): T | SyntaxProblem {
-  try {
-    return act();
-  } catch (error) {
-    if (error instanceof SyntaxProblem) return error;
-    throw error;
-  }
 }

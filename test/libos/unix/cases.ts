@@ -132,6 +132,58 @@ const TABLE: readonly (readonly [name: string, script: string])[] = [
   ['sha256sum: all names', 'find . -type f -print0 | sort -z | xargs -0 sha256sum'],
   ['sha256sum: missing', 'sha256sum plain nope dir; exit'],
 
+  ['sh: lists', 'true && echo a; false && echo b; false || echo c; true || echo d; nope; echo $?'],
+  ['sh: lists of pipelines', 'cat plain | wc -l && echo yes | cat || echo no; false; echo $?'],
+  ['sh: appending', 'echo a > f; echo b >> f; seq 1 3 >> f; cat f; echo c >> g; cat g'],
+  ['sh: standard error', 'ls nope 2> e; wc -l < e; ls nope plain > both 2>&1; wc -l < both'],
+  [
+    'sh: variables',
+    'x=5; y="a  b"; echo $x ${x}y "$y" $y \'$x\' \\$x "$z" $z end; x=$x$x; echo $x',
+  ],
+  ['sh: variables in pipelines', 'f=plain; n=2; cat $f | head -n $n; echo $f > out; cat out'],
+  ['sh: patterns', 'echo *; echo d*/s* p*n nope* "*" \\*; cd dir; echo ../p*; echo */'],
+  ['sh: sets in patterns', 'echo [el]*; echo [!a-k]*; echo ?ul; echo [p]lain "[p]lain"'],
+  ['sh: in the background', 'seq 1 3 > f & wait; cat f; echo a & wait; echo b'],
+  ['sh: a file', 'echo "echo one; exit 3" > s; sh s; echo $?; echo echo two | sh; sh nope'],
+  ['sh: standard input by lines', 'seq 1 2 > f; echo "cat f" >> g; echo "echo done" >> g; sh < g'],
+
+  ['mv', 'mv plain p; cat p; mv p dir; ls dir; mv dir/p dir/q nul empty-dir; ls empty-dir plain'],
+  [
+    'mv: onto others',
+    'mv plain nul; cat nul; ls plain; mv dir empty-dir; ls empty-dir/dir; mv nope x',
+  ],
+  ['mv: into itself', 'mv dir dir/sub/x; ls dir; mv plain dir/sub; ls dir/sub'],
+  [
+    'ln',
+    'ln plain l; rm plain; cat l; ln l l; echo $?; ln nope m; ln dir n; echo more >> l; cat l',
+  ],
+  [
+    'ln: two names',
+    'ln plain l; echo x >> l; cat plain; rm l; cat plain; ln -f nul plain; cat plain',
+  ],
+  ['rm', 'rm plain nope; ls; rm dir; rm -r dir; ls; rm -f nope; echo $?; rm -rf empty-dir nul; ls'],
+  ['rmdir, mkdir', 'mkdir a b a; rmdir a dir; ls; mkdir -p c/d/e c; find c; mkdir x/y; rmdir c'],
+  ['touch', 'touch new plain; ls new; cat plain; touch -c absent; ls absent; touch x/y'],
+  [
+    'tail',
+    'tail -n 2 plain; tail lines; tail -n +3 plain; tail -n 1 plain no-newline; tail -n 0 nul',
+  ],
+  ['tail: long', 'tail -n 3 long | wc -c; cat lines | tail -n 5; tail -n 2 newlines; tail nope'],
+  ['tee', 'cat plain | tee a b; cat a; cat b; echo x | tee -a a; cat a; echo y | tee nope/x'],
+  [
+    'cut',
+    'cut -d " " -f 1 lines | head -n 3; cut -c 2-4 plain; cut -d o -f 1,3- plain; cut -f 2 plain',
+  ],
+  [
+    'cut: more',
+    'cut -s -d a -f -2 lines | head -n 9; cut -c 1,3 no-newline; cut plain; cut -f 0 plain',
+  ],
+  ['tr', 'cat plain | tr a-z A-Z; cat plain | tr -d aeiou; echo aabbcc | tr -s ab; tr -d x < nul'],
+  [
+    'tr: sets',
+    'cat plain | tr -cd "[:lower:]\\n"; echo a.b | tr . "\\n"; echo xyz | tr xyz a; tr a',
+  ],
+
   ['find: every file', 'find . -type f | sort'],
   ['find: directories', 'find . -type d | sort; find dir -type d | sort'],
   ['find: prefixes', 'find dir/ -type f | sort; find plain dir/sub -type f -print | sort'],

@@ -125,16 +125,15 @@ describe('complaints', () => {
   });
 
   test.each([
-    'a &',
-    'a && b',
     '(a)',
-    'echo $x',
+    'a && ',
+    'a || | b',
+    '& a',
+    'echo $(a)',
+    'echo ${x:-y}',
+    'echo $1',
+    'a 2>&x',
     'echo `a`',
-    'echo "$x"',
-    'ls *',
-    'ls ?',
-    'ls [a]',
-    'a >> b',
     'cat ~',
     '| a',
     'a |',
