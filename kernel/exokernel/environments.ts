@@ -172,7 +172,6 @@ export function envSuspend(state: State, caller: number, claim: Claims): Answer 
   if (may !== Status.ok) return refuse(may, 1);
 
   state.env.put(env, Env.suspended, suspended);
-  if (suspended === 1 && env === caller) state.cpu.put(0, Cpu.current, 0);
   const { cpu } = state;
   if (suspended === 1 && cpu.get(0, Cpu.current) === env) cpu.put(0, Cpu.current, 0);
   // Who schedules it must hear that it can run again.

@@ -302,6 +302,36 @@ describe('memory', () => {
     expect(map1).toMatchObject(said(Status.wrongKind, 2));
   });
 
+  test('a root forged before it becomes one', () => {
+    const { a, b } = boot();
+    const [root, middle] = [take(b), take(b)];
+    // Entries that would make A's tables, and a middle table of B's own making, the child's.
+    for (const page of [root, middle]) {
+      map(b, 300, page);
+      words(b.row, at(300), [(a.middle << 10) | 1, 0, (a.leaf << 10) | 1, 0]);
+      rig.must(b.row, 'pageUnmap', b.leaf, 300, 1, 0);
+    }
+    const row = rig.raw.freeRow();
+    rig.must(b.row, 'envCreate', row, root, 0, NAME_B.a, NAME_B.b, -1, -1);
+    expect([0, 1].map((n) => rig.raw.entry(root, n))).toEqual([0, 0]);
+    rig.must(b.row, 'tableCreate', root, 0, middle, 0, 0, 0, 0);
+    expect([0, 1].map((n) => rig.raw.entry(middle, n))).toEqual([0, 0]);
+  });
+
+  test('a root that was shared before: where its tables lie is not what was left in it', () => {
+    const { b } = boot();
+    const [root, middle, leaf, ledger0, ledger1] = [0, 1, 2, 3, 4].map(() => take(b)) as Five;
+    const other = packName([9, 9, 9]);
+    rig.must(b.row, 'accessAdd', root, 0, 2, other.a, other.b, READ);
+    rig.must(b.row, 'accessRemove', root, 0, 2);
+    const row = rig.raw.freeRow();
+    rig.must(b.row, 'envCreate', row, root, 0, NAME_B.a, NAME_B.b, -1, -1);
+    rig.must(b.row, 'tableCreate', root, 3, middle, 0, 0, 0, 0);
+    rig.must(b.row, 'tableCreate', middle, 5, leaf, 0, ledger0, ledger1, 0);
+    // Or what is fenced when a mapping goes would be another page.
+    expect(rig.raw.page(leaf, PageRecord.base)).toBe((3 << 18) | (5 << 9));
+  });
+
   test('keeping a page that is taken away, by a mapping, its capability or its translation', () => {
     const { a, b } = boot();
     rig.catches(b.row);
@@ -1157,3 +1187,5 @@ describe('programs that misbehave', () => {
     rig.must(a.row, 'sliceAllocate', 2, a.id, 0);
   });
 });
+
+type Five = [number, number, number, number, number];

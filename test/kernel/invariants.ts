@@ -15,7 +15,14 @@ import {
   PageKind,
   Queued,
 } from '../../kernel/abi.ts';
-import { CAP_GOING, Cpu, DISK_TAGS, PageRecord, Private } from '../../kernel/exokernel/state.ts';
+import {
+  CAP_GOING,
+  CAP_PIN,
+  Cpu,
+  DISK_TAGS,
+  PageRecord,
+  Private,
+} from '../../kernel/exokernel/state.ts';
 import type { Raw, RawName } from '../../check/invariants/raw.ts';
 
 const [V, R, W, X, U, G, D] = [1, 2, 4, 8, 16, 32, 128] as const;
@@ -448,7 +455,10 @@ function listProblem(raw: Raw, page: number, entry: number, wanted: ReadonlySet<
   const granted = raw.access(page, entry);
   const going = raw.kind(page) === PageKind.quarantined || isGoing(raw, page, entry);
   if (granted.rights === 0 && !going) {
-    return wanted.size === 0 ? '' : 'an empty entry justifies leaves';
+    if (wanted.size > 0) return 'an empty entry justifies leaves';
+    // Or what is next there would begin with it.
+    const left = raw.page(page, PageRecord.access + entry * 4 + 2) % CAP_PIN;
+    return granted.last === 0 && left === 0 ? '' : 'something is left in an empty entry';
   }
   return chainProblem(raw, granted.last, wanted);
 }
