@@ -89,7 +89,7 @@ export function instrument(file: string, source: string, first = 1): Instrumente
       const number = site('refusal', node);
       put(node.getStart(tree), `if ($on(${number})) `, edits.length);
     } else if (ts.isConditionalExpression(node)) {
-      const [yes, no] = [isRefusal(node.whenTrue), isRefusal(node.whenFalse)];
+      const [yes, no] = [node.whenTrue, node.whenFalse].map((arm) => isRefusal(arm, node));
       if (yes !== no) {
         const number = site('refusal', node);
         around(node.condition, '(', yes ? `) && $on(${number})` : `) || !$on(${number})`);
@@ -150,13 +150,18 @@ function refuses({ expression }: ts.ReturnStatement, guard: ts.Expression | null
   );
 }
 
-/** refuse(...), a status other than ok, an answer with one, or -1 for nothing of that name. */
-function isRefusal(node: ts.Expression): boolean {
+/**
+ * refuse(...), a status other than ok, an answer with one, or -1 for nothing of that name: but only
+ * as what is returned, for elsewhere -1 is a number like any other.
+ */
+function isRefusal(node: ts.Expression, whole: ts.Expression = node): boolean {
   if (ts.isCallExpression(node)) return calleeOf(node) === 'refuse';
   if (ts.isPropertyAccessExpression(node)) {
     return node.expression.getText() === 'Status' && node.name.text !== 'ok';
   }
-  if (ts.isPrefixUnaryExpression(node)) return node.getText() === '-1';
+  if (ts.isPrefixUnaryExpression(node)) {
+    return node.getText() === '-1' && ts.isReturnStatement(whole.parent);
+  }
   if (!ts.isObjectLiteralExpression(node)) return false;
   return node.properties.some(
     (property) =>

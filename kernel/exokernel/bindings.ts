@@ -43,7 +43,6 @@ import {
   isEntry,
   isIndex,
   isSlot,
-  isWord,
   pageNamed,
   PageRecord,
   type State,
@@ -206,7 +205,7 @@ export function pageMapList(state: State, caller: number, claim: Claims): Answer
   let [done, may] = [0, ok()];
   for (; done < number; done++) {
     const at = index + done;
-    const word = isWord(list) && list % 4 === 0 ? state.machine.loadUser(list + done * 4) : null;
+    const word = state.machine.loadUser(list + done * 4);
     may =
       word === null
         ? refuse(Status.badAddress, 3)

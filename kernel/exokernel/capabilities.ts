@@ -60,7 +60,7 @@ const bytesA = (length: number): number =>
   length === 0 ? 0 : length === 1 ? 0xff00 : length === 2 ? 0xffff00 : 0xffffff00 | 0;
 const maskA = (length: number): number => bytesA(length) | 0xff;
 const maskB = (length: number): number =>
-  length <= 3 ? 0 : length >= 7 ? -1 : (1 << ((length - 3) * 8)) - 1;
+  length <= 3 ? 0 : length >= 7 ? ~0 : (1 << ((length - 3) * 8)) - 1;
 
 export const capOf = (state: State, env: number, slot: number): Words =>
   wordsAt(state.secret, env, state.cap(slot, 0));
@@ -97,7 +97,7 @@ export function checkEnv(state: State, caller: number, slot: number, env: number
   return check(state, capOf(state, caller, slot), guardOf(state, env), WRITE);
 }
 
-/** Writes a capability into an empty slot. */
+/** Writes a capability into an empty slot, which counts no leaves. */
 export function putCap(
   state: State,
   env: number,
@@ -110,7 +110,6 @@ export function putCap(
   secret.put(env, state.cap(slot, 0), a);
   secret.put(env, state.cap(slot, 1), b);
   secret.put(env, state.cap(slot, 2), rights | CAP_VALID);
-  secret.put(env, state.cap(slot, 3), 0);
 }
 
 /**
@@ -262,7 +261,7 @@ export function accessAdd(state: State, caller: number, claim: Claims): Answer {
 export const isTaken = (state: State, page: number, entry: number): boolean =>
   (state.page.get(page, state.access(entry, 2)) & (CAP_VALID | CAP_GOING)) !== 0;
 
-/** Writes an access entry with no leaves. */
+/** Writes an access entry; the list of an empty one is empty. */
 export function putEntry(
   state: State,
   page: number,
@@ -274,7 +273,6 @@ export function putEntry(
   state.page.put(page, state.access(entry, 0), a);
   state.page.put(page, state.access(entry, 1), b);
   state.page.put(page, state.access(entry, 2), rights | CAP_VALID);
-  state.page.put(page, state.access(entry, 3), 0);
 }
 
 /**

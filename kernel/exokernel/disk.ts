@@ -30,15 +30,7 @@ import { checkExtent, coversExtent, tableDone } from './extents.ts';
 import { post } from './life.ts';
 import { freeTag, KERNEL, release, submit, TABLE_TAG } from './requests.ts';
 import { interrupted } from './slices.ts';
-import {
-  extentNamed,
-  isEntry,
-  isSlot,
-  isWord,
-  pageNamed,
-  REQUESTS_MAX,
-  type State,
-} from './state.ts';
+import { extentNamed, isEntry, isSlot, pageNamed, REQUESTS_MAX, type State } from './state.ts';
 
 /**
  * diskRequest(extent, slot, block, count, list address, page slot, flags): queues a transfer of
@@ -93,7 +85,6 @@ function fetchList(
   write: boolean,
 ): number[] | Answer {
   if (!isSlot(pageSlot)) return refuse(Status.badArgument, 5);
-  if (!isWord(list) || list % 4 !== 0) return refuse(Status.badAddress, 4);
   const cap = capOf(state, caller, pageSlot);
   const pages = [];
   for (let n = 0; n < count; n++) {

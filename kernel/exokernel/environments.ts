@@ -3,6 +3,7 @@
  * Death takes constant time, because a trap can kill: a zombie is reaped afterwards, by name, by
  * anyone who dominates its guard. Ids carry a generation, so a stale name is refused.
  */
+import { assert } from '../../machine/assert.ts';
 import {
   Account,
   ALL_RIGHTS,
@@ -226,14 +227,10 @@ export function envReap(state: State, caller: number, claim: Claims): Answer {
   }
 
   if (!breakViews(state, root, PageKind.root)) return { status: Status.again, value: 0 };
-  // Its root may still be in satp: nobody runs on it, but supervisors translate through it.
-  if (state.cpu.get(0, Cpu.installed) === env) {
-    state.machine.setAddressSpace({ root: state.root, asid: 0 });
-    state.cpu.put(0, Cpu.installed, 0);
-  }
+  // Or its root would still be in satp, and supervisors translate through it.
+  assert(state.cpu.get(0, Cpu.installed) !== env, 'exokernel: who reaps runs in its own space');
   unmakeTable(state, root, false);
   credit(state, payer(state, env), Resource.environments);
-  state.machine.fence(env);
   // Nothing of it is shown any more, but the generation.
   for (let word = 0; word < Env.words; word++) {
     if (word !== Env.generation) state.env.put(env, word, 0);

@@ -7,7 +7,6 @@
  * has no state: `state` is a set of views of tables in machine memory.
  */
 import { assert } from '../../machine/assert.ts';
-import { NEVER } from '../../machine/units.ts';
 import {
   Account,
   ARITY,
@@ -187,7 +186,6 @@ export class Exokernel implements Supervisor {
     writeDirectMap(machine, state.root);
     machine.setAddressSpace({ root: state.root, asid: 0 });
     machine.fence();
-    machine.setTimer(NEVER);
     this.#publish(state);
     const { blocks } = machine.disk;
     const fits = (t: Tenant): boolean =>
@@ -398,7 +396,7 @@ export class Exokernel implements Supervisor {
         words.push(word);
       }
       const answer = bounded(state, number, () => call(state, caller, (n) => words[n] ?? 0));
-      if (answer === null) return { status: Status.badCall, value: done };
+      assert(answer !== null, 'exokernel: no call that may wait is in a batch');
       if (answer.status !== Status.ok) return { status: answer.status, value: done };
       address += (arity + 1) * 4;
     }

@@ -12,7 +12,7 @@ import { Env, Operator, PageKind, READ, Status, Term } from '../abi.ts';
 import { type Answer, ok, refuse } from './answer.ts';
 import { capOf, checkPage } from './capabilities.ts';
 import { LISTED_PAGE } from './bindings.ts';
-import { isEntry, isWord, pageNamed, Private, type State } from './state.ts';
+import { isEntry, pageNamed, Private, type State } from './state.ts';
 
 const ARGUMENT = 2; // of sleep: where the terms stand
 
@@ -23,9 +23,6 @@ export function fetchTerms(
   address: number,
   terms: number,
 ): number[] | Answer {
-  if (terms > 0 && (!isWord(address) || address % 4 !== 0)) {
-    return refuse(Status.badAddress, ARGUMENT);
-  }
   const words: number[] = [];
   for (let n = 0; n < terms * Term.words; n++) {
     const word = state.machine.loadUser(address + n * 4);

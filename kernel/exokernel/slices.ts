@@ -416,7 +416,7 @@ function passTurns(state: State, turns: number): void {
  * Nobody can run: the timer is set to the first deadline that a position would run somebody for.
  */
 function rest(state: State): void {
-  const { machine, cpu, config } = state;
+  const { machine, config } = state;
   let wake = NEVER;
   for (let position = 0; position < config.slices; position++) {
     const owner = state.row(state.sliceOwner(position));
@@ -426,8 +426,6 @@ function rest(state: State): void {
     if (deadline !== 0) wake = Math.min(wake, deadline);
   }
   machine.setTimer(wake);
-  cpu.put(0, Cpu.current, 0);
-  cpu.put(0, Cpu.owner, 0); // whoever wakes begins a slice of its own, with a timer
 }
 
 /** Loads the registers and the address space of who runs next. False: that was the end of it. */

@@ -121,7 +121,6 @@ const enterAnew = (state: State): void => {
 export function interrupts(state: State, caller: number): boolean {
   const { secret, machine } = state;
   const pending = secret.get(caller, Private.pending);
-  if (pending === 0) return false;
   const due = PENDING.some((kind) => {
     if ((pending & (1 << kind)) === 0) return false;
     if (secret.get(caller, Private.upcallEntry + kind) === 0) return false;

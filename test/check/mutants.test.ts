@@ -75,12 +75,14 @@ describe('what is a site', () => {
       found(`
         function f(n: number): Answer {
           const answer = refuse(Status.busy, 0);
+          const which = n === 9 ? -1 : 4;
+          pin(page, n === 9 ? -1 : 4);
           if (n === 0) return ok();
           if (n === 1) return found;
           if (n === 2) return;
           return { status: Status.ok, value: 1 };
         }`),
-    ).toEqual([]);
+    ).toEqual(['write pin(page, n === 9 ? -1 : 4)']);
   });
 
   test('every call for its effect; not what only asserts or charges', () => {

@@ -128,6 +128,7 @@ export interface RigConfig {
   readonly tenants?: number;
   readonly exokernel?: Partial<ExokernelConfig>;
   readonly machine?: Partial<MachineConfig>;
+  readonly images?: readonly Image[]; // beside the scripted one, from number 1 on
   readonly blocks?: number; // of each tenant
   readonly quota?: number; // of each tenant, default QUOTA
   /** Holds the kernel to the specification after every trap; its clock stands while it works. */
@@ -181,7 +182,7 @@ export class Rig {
     const image = scripted(this);
     this.machine = new PhysicalMachine({
       pages: PAGES,
-      images: [image],
+      images: [image, ...(config.images ?? [])],
       medium: new RamMedium(BLOCKS),
       hashed: true,
       output: (channel, bytes) => {
