@@ -13,6 +13,7 @@
  */
 import {
   ACCESS_ENTRIES,
+  CAP_SLOTS,
   MAP_MAX,
   MAP_READ,
   MAP_SOFT,
@@ -432,13 +433,12 @@ function writeCheck(
   env: number,
 ): (index: number, page: number) => number {
   const record = recordsOf(state, table);
-  const caps = new Map<number, Words>();
+  const caps = Array.from({ length: CAP_SLOTS }, (_, slot) => capOf(state, env, slot));
   return (index, page) => {
     if (state.kind(page) !== PageKind.user) return Status.notPermitted;
     const justification = state.machine.load(record(index) + Ledger.justification);
     const [slot, entry] = [justification & 0xff, justification >>> 8];
-    const cap = caps.get(slot) ?? capOf(state, env, slot);
-    caps.set(slot, cap);
+    const cap = caps[slot] ?? capOf(state, env, slot);
     const may = checkPage(state, cap, page, entry, READ | WRITE);
     if (may !== Status.ok) return may;
     return fitsMore(state, page, 0, 1) ? Status.ok : Status.sharing;

@@ -199,6 +199,42 @@ describe('a place to save a loss to', () => {
   });
 });
 
+describe('mappings of one page', () => {
+  test('that go from the middle of the list, the end and the front are off it, and no other', () => {
+    const { a, b } = boot();
+    const page = take(a);
+    rig.must(A, 'accessAdd', page, 0, 1, NAME_B.a, NAME_B.b, READ);
+    for (let n = 0; n < 6; n++) rig.must(B, 'pageMap', b.leaf, 300 + n, page, 0, 1, MAP_READ, 0);
+    for (const n of [3, 2, 0, 5]) {
+      rig.must(B, 'pageUnmap', b.leaf, 300 + n, 1, 0);
+      expect(audit(rig.raw)).toEqual([]);
+    }
+    expect(says(A, 'accessRemove', page, 0, 1)).toBe('ok 0');
+    for (let n = 0; n < 6; n++) expect(rig.raw.entry(b.leaf, 300 + n)).toBe(0);
+  });
+
+  test('of one that is nobody’s any more: whoever takes the last away makes it free', () => {
+    const { b, raw } = boot();
+    const { a: word, b: more } = packName([2, 5]);
+    rig.must(B, 'accountCreate', 20, B, 0, word, more, 0);
+    rig.must(B, 'accountMove', B, 20, 0, Resource.environments, 1);
+    rig.must(B, 'accountMove', B, 20, 0, Resource.pages, 4);
+    const page = take(rig.child(B, [2, 5], { account: 20 }));
+    for (let n = 0; n < STEP_LEAVES + 2; n++) {
+      rig.must(B, 'pageMap', b.leaf, 300 + n, page, 0, 0, RW, 0);
+    }
+    rig.must(B, 'revoke', 20, 0, B, 0, raw.pages, 1, DEADLINE_MIN);
+    rig.run(2 * DEADLINE_MIN);
+    const used = raw.used(B, Resource.pages);
+    expect(says(B, 'repossess', 20, 0, page)).toBe('again 0');
+    expect([raw.kind(page), raw.used(B, Resource.pages)]).toEqual([PageKind.quarantined, used + 1]);
+    rig.must(B, 'pageUnmap', b.leaf, 300, 1, 0);
+    expect(raw.kind(page)).toBe(PageKind.quarantined);
+    rig.must(B, 'pageUnmap', b.leaf, 301, 1, 0);
+    expect([raw.kind(page), raw.used(B, Resource.pages)]).toEqual([PageKind.free, used]);
+  });
+});
+
 describe('a transfer in flight', () => {
   test('holds its extent and its pages, also when every right to them is gone, and nothing else', () => {
     const { b, raw } = boot({ machine: { profile: SLOW_DISK } });
