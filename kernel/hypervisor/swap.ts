@@ -102,14 +102,13 @@ export function wentOut(state: State, host: number, ok: boolean): void {
   unpin(state, host);
   if (kind !== PageKind.leaving) {
     // It was wanted again meanwhile, or its guest is gone.
-    freeSlot(state, slot);
+    if (ok) freeSlot(state, slot);
     return;
   }
   const page = state.page.get(host, Page.guest);
   if (!ok) {
-    // The medium did not take it: it stays.
+    // The medium did not take it: it stays, and that block is not tried again.
     rescue(state, vm, page, host);
-    freeSlot(state, slot);
     return;
   }
   setEntry(state, vm, page, pte(slot, Absent.swapped));

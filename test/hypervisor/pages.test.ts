@@ -3,16 +3,20 @@
  * whatever was swapped, shared or given up meanwhile, its supervisor's own memory included; and the
  * ledger adds up at every exit.
  */
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
+import type { Op } from '../../machine/user-port.ts';
+import { Cause } from '../../kernel/supervisor.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
-import { Cpu, type HypervisorConfig, Vm } from '../../kernel/hypervisor/state.ts';
+import { Cpu, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
+import { program, Script } from '../machine/script.ts';
 import { violations, watch } from './invariants.ts';
 
 const PRIMES = 'minimal: 9592 primes below 100000\n';
@@ -87,6 +91,107 @@ describe('host swap', () => {
     expect(w.cpu(Cpu.swapOuts)).toBeGreaterThan(50);
     expect(w.cpu(Cpu.swapIns)).toBeGreaterThan(20);
     expect(w.machine.hart.counters.totals().restarts).toBeGreaterThan(5);
+  });
+});
+
+/**
+ * A program that fills `pages` pages from few patterns, computes, changes some and reads all back;
+ * it prints how many words were not what it had written.
+ */
+function patterns(channel: number, pages: number, kinds: number, steps: readonly number[]): Guest {
+  const at = (page: number): number => (8 + page) * PAGE_BYTES;
+  const body = program(function* (port) {
+    const expected = Array.from({ length: pages }, (_, page) => page % kinds);
+    const fill = function* (page: number, kind: number): Op<void> {
+      expected[page] = kind;
+      for (let word = 0; word < 8; word++)
+        yield* port.store(at(page) + word * 512, kind * 1000 + word);
+    };
+    for (let page = 0; page < pages; page++) yield* fill(page, page % kinds);
+    for (const step of steps) {
+      port.work(60_000) ?? (yield* port.fault());
+      yield* fill(step % pages, step % (kinds + 2));
+    }
+    let wrong = 0;
+    for (let page = 0; page < pages; page++) {
+      for (let word = 0; word < 8; word++) {
+        const want = (expected[page] ?? 0) * 1000 + word;
+        if ((yield* port.load(at(page) + word * 512)) !== want) wrong++;
+      }
+    }
+    yield* port.call(1, wrong);
+  });
+  const supervisor = new Script({
+    boot: (s) => {
+      s.space(1);
+      for (let page = 0; page < pages; page++) s.map(1, 8 + page);
+      s.start(1);
+    },
+    trap: (s, { cause }) => {
+      if (cause !== Cause.environmentCall) return false;
+      const wrong = s.machine.contexts.argument(1, 1);
+      s.machine.console(0, new TextEncoder().encode(`${wrong} wrong`));
+      s.machine.contexts.setResult(1, 0);
+      return true;
+    },
+  });
+  return { supervisor, images: [body], pages: pages + 32, firstBlock: 0, blocks: 0, channel };
+}
+
+describe('what was written comes back', () => {
+  test('from shared pages, from the swap area, or both; nobody sees what another wrote', () => {
+    let [merged, broken, out] = [0, 0, 0];
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 10, maxLength: 40 }),
+        fc.integer({ min: 1, max: 4 }),
+        fc.boolean(),
+        fc.boolean(),
+        (steps, kinds, sharing, short) => {
+          const guests = [1, 2, 3].map((n) =>
+            patterns(
+              n,
+              20,
+              kinds,
+              steps.map((s) => s * n),
+            ),
+          );
+          const config = { sliceCycles: 9_001, ...(sharing ? { sharing: 12 } : {}) };
+          const w = world(guests, short ? 66 : 250, config, 61);
+          w.machine.run(100_000_000);
+          for (const channel of [1, 2, 3]) expect(w.output.get(channel)).toBe('0 wrong');
+          expect(violations(w.machine, w.hypervisor)).toEqual([]);
+          merged += w.cpu(Cpu.merged);
+          broken += w.cpu(Cpu.broken);
+          out += w.cpu(Cpu.swapOuts);
+        },
+      ),
+      { numRuns: 10 },
+    );
+    expect(Math.min(merged, broken, out)).toBeGreaterThan(0);
+  });
+
+  test('or its guest is told that the disk cannot give it back; nobody else notices', () => {
+    const w = world([good(1), good(2), good(3)], 80, {}, 301);
+    for (let n = 0; n < 40; n++) w.machine.device.failBlock(SWAP_FIRST + n);
+    w.machine.run(200_000_000);
+    // A block that cannot be written is never relied on: what is there was written.
+    for (const channel of [1, 2, 3]) {
+      const stopped = w.vm(channel - 1, Vm.state) === VmState.stopped;
+      expect(w.output.get(channel) === PRIMES || stopped).toBe(true);
+    }
+    expect(w.output.get(1)).toBe(PRIMES);
+  });
+
+  test('a page whose block fails after it was written stops its guest, and says why', () => {
+    const swap = { firstBlock: SWAP_FIRST, blocks: 330 };
+    const w = world([good(1), good(2)], 56, { swap }, 301);
+    w.machine.run(w.machine.now() + 400_000);
+    while (w.cpu(Cpu.swapOuts) < 12) w.machine.run(w.machine.now() + 20_000);
+    for (let n = 0; n < 12; n++) w.machine.device.failBlock(SWAP_FIRST + n);
+    w.machine.run(w.machine.now() + 50_000_000);
+    expect(w.output.get(0)).toMatch(/stopped at guest-physical 0x[0-9a-f]+: the disk cannot give/);
+    expect(violations(w.machine, w.hypervisor)).toEqual([]);
   });
 });
 
