@@ -80,6 +80,15 @@ export interface ContextHome {
   trapLevel(cause: number, privilege: Privilege): number;
 }
 
+/** What of a context is data. Its threads are not: it goes on at its image's `resume`. */
+export interface SavedContext {
+  readonly number: number;
+  readonly image: number;
+  readonly privilege: Privilege;
+  /** of its start */
+  readonly args: readonly number[];
+}
+
 class UserContext implements Context, UserThreads {
   readonly #hart: Hart;
   readonly #home: ContextHome;
@@ -92,6 +101,7 @@ class UserContext implements Context, UserThreads {
   #current = 0;
   #trapped = 1; // frames of the current thread when it trapped last
   failure = '';
+  args: readonly number[] = []; // of its start
 
   constructor(
     hart: Hart,
@@ -276,6 +286,7 @@ export class Contexts implements ContextPort {
     const context = this.#at(number);
     assert(!context.started, 'contexts: a context starts once');
     assert(context.spawn(entry, args) === 0, 'contexts: the entry exists');
+    context.args = args;
     this.undo?.push(() => {
       context.unstart();
     });
@@ -355,6 +366,34 @@ export class Contexts implements ContextPort {
 
   failure(number: number): string {
     return this.#at(number).failure;
+  }
+
+  /** All contexts as data, or the name of an image whose contexts cannot be. */
+  saved(): readonly SavedContext[] | string {
+    const saved: SavedContext[] = [];
+    for (const [number, context] of this.#contexts.entries()) {
+      if (context === undefined) continue;
+      const image = this.#images[context.image];
+      if (image?.resume === undefined) return image?.name ?? '';
+      const { privilege, args } = context;
+      saved.push({ number, image: context.image, privilege, args });
+    }
+    return saved;
+  }
+
+  /** Each context of `saved` goes on from its memory. */
+  resume(saved: readonly SavedContext[]): void {
+    for (const { number, image, privilege, args } of saved) {
+      const entry = this.#images[image]?.resume;
+      assert(entry !== undefined, 'contexts: what was saved can be resumed');
+      this.create(number, image, privilege);
+      this.start(number, entry, args);
+    }
+  }
+
+  /** The number of a context of ours; -1 if it is none. */
+  numberOf(context: Context): number {
+    return this.#contexts.findIndex((one) => one === context);
   }
 
   /** The owning machine's counted accesses. */

@@ -168,6 +168,17 @@ export class HartLoop implements Context {
     return null;
   }
 
+  /** Who runs, while no trap waits to be told: all that the loop has. Null: there is more to it. */
+  get rest(): { readonly current: Context | null } | null {
+    return this.#booted && this.#pending === null ? { current: this.#current } : null;
+  }
+
+  /** Goes on where another loop was, instead of booting. */
+  resume(current: Context | null): void {
+    this.#booted = true;
+    this.#current = current;
+  }
+
   #start(): Trap | null {
     const machine = this.#machine;
     this.#enter();

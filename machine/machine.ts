@@ -80,6 +80,11 @@ export interface Supervisor {
   dispatch(): Context | null;
   /** Answers one trap. Timer traps may be spurious. */
   trap(trap: Trap): void;
+  /**
+   * Takes over a machine that another instance of the same configuration booted: views of what
+   * stands in its memory, and nothing written. Who lacks it cannot be restored.
+   */
+  attach?(machine: Machine): void;
 }
 
 /** One page-table entry to write: entry `index` of the table in page `table`. */

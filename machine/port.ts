@@ -36,6 +36,11 @@ export type Entry = (...args: number[]) => Op<void>;
 export interface Image {
   readonly name: string;
   readonly entryCount: number;
+  /**
+   * Entry at which a context goes on from its memory alone, with the arguments of its start. Only
+   * who has one can be saved, cloned or moved: a generator cannot be copied.
+   */
+  readonly resume?: number;
   readonly load: (port: UserPort) => readonly Entry[];
 }
 

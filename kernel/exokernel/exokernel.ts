@@ -318,6 +318,10 @@ export class Exokernel implements Supervisor {
     show(state.pageWord.firstPage, Math.min(PAGE_PAGES, state.pageWord.pages), Start.pagePages);
   }
 
+  attach(machine: Machine): void {
+    this.#state = new State(machine, this.#config);
+  }
+
   dispatch(): Context | null {
     return dispatch(this.state);
   }

@@ -35,6 +35,7 @@ import { NestedPaging } from './nested.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
 import { block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
+import { cannotRestore, cannotSave, pack, type Saved, shareMemory, writePage } from './saving.ts';
 import { ShadowPaging } from './shadow.ts';
 import { type ShadowPages, ShadowTables, takeShadow } from './shadow-tables.ts';
 import { scan } from './sharing.ts';
@@ -62,7 +63,7 @@ import {
   VmState,
 } from './state.ts';
 import { startSlots } from './swap.ts';
-import { type Monitor, VirtualMachine } from './virtual-machine.ts';
+import { type Monitor, type SavedMachine, VirtualMachine } from './virtual-machine.ts';
 
 export type { Guest, Refusal };
 
@@ -206,6 +207,65 @@ export class Hypervisor implements Supervisor, Monitor {
       this.#reap(vm);
       return null;
     });
+  }
+
+  /** A paused virtual machine as data. */
+  save(vm: number): Saved | Refusal {
+    return this.#about(vm, () => {
+      const { state } = this;
+      const no = cannotSave(state, vm);
+      if (no !== null) return no;
+      const machine = this.#machines[vm]?.saved() ?? 'no guest came for it';
+      if (typeof machine === 'string') return refuse(machine);
+      return pack(state, vm, { ...machine, interrupts: machine.interrupts | state.pendingOf(vm) });
+    });
+  }
+
+  /** Makes a virtual machine that goes on where `saved` was, paused; its row. */
+  restore(guest: Guest, saved: Saved): number | Refusal {
+    return this.#control(() => {
+      const { state } = this;
+      const no = cannotRestore(saved, guest.pages, guest.blocks);
+      if (no !== null) return no;
+      return this.#becoming(guest, saved.machine, (vm) =>
+        saved.memory.every((page) => writePage(state, vm, page)),
+      );
+    });
+  }
+
+  /** Makes a virtual machine that goes on where paused `parent` is, on the same pages; its row. */
+  clone(parent: number, guest: Guest): number | Refusal {
+    return this.#about(parent, () => {
+      const { state } = this;
+      const no = cannotSave(state, parent);
+      if (no !== null) return no;
+      if (guest.blocks > 0) return refuse('a clone would write to the disk of another: no blocks');
+      if (state.config.backing !== 'touch') return refuse('clones take pages backed on touch');
+      const pages = state.vm.get(parent, Vm.pages);
+      if (guest.pages !== pages) return refuse(`a clone has the ${pages} pages of its parent`);
+      const machine = this.#machines[parent]?.saved() ?? 'no guest came for it';
+      if (typeof machine === 'string') return refuse(machine);
+      const interrupts = machine.interrupts | state.pendingOf(parent);
+      return this.#becoming(guest, { ...machine, interrupts }, (vm) =>
+        shareMemory(state, parent, vm),
+      );
+    });
+  }
+
+  #becoming(guest: Guest, machine: SavedMachine, fill: (vm: number) => boolean): number | Refusal {
+    if (guest.supervisor.attach === undefined) {
+      return refuse('its supervisor cannot take over a machine that another booted');
+    }
+    const vm = this.#make(guest);
+    if (typeof vm !== 'number') return vm;
+    setPaused(this.state, vm, true);
+    if (!fill(vm)) {
+      this.#end(vm);
+      this.state.vm.put(vm, Vm.state, VmState.free);
+      return refuse('there is no memory for its pages');
+    }
+    this.#machines[vm]?.adopt(machine, guest.supervisor);
+    return vm;
   }
 
   /** Something to do with one that is there. */

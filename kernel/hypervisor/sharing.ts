@@ -89,6 +89,33 @@ function merge(state: State, other: number, host: number): void {
   give(state, host);
 }
 
+/** Whether a page of 4 KiB may be shared: no device is at it, and it is not the device page. */
+export function canStand(state: State, vm: number, place: Place): boolean {
+  const host = ptePpn(place.entry);
+  if (place.level > 0 || state.vm.get(vm, Vm.ring) === host) return false;
+  return isShared(place.entry) || state.page.get(host, Page.pins) === 0;
+}
+
+/** Guest page `page` of `child` stands where that of `parent` does, whose `place` may. */
+export function standBeside(
+  state: State,
+  parent: number,
+  child: number,
+  page: number,
+  place: Place,
+): void {
+  const host = ptePpn(place.entry);
+  if (!isShared(place.entry)) {
+    stand(state, parent, page, host);
+    state.own(host, PageKind.shared, -1);
+    state.page.put(host, Page.guest, 1);
+    state.add(Cpu.shared, 1);
+  }
+  setEntry(state, child, page, pte(host, SHARED_LEAF));
+  state.vm.add(child, Vm.shared, 1);
+  state.page.add(host, Page.guest, 1);
+}
+
 function stand(state: State, vm: number, page: number, host: number): void {
   setEntry(state, vm, page, pte(host, SHARED_LEAF));
   state.vm.add(vm, Vm.held, -1);

@@ -263,6 +263,11 @@ export class State {
     return this.cpu.add(0, word, n);
   }
 
+  /** Interrupts of a guest that wait to be injected. */
+  pendingOf(vm: number): number {
+    return this.vm.get(vm, Vm.pending);
+  }
+
   // ---- the ledger -------------------------------------------------------------------------------
 
   kind(page: number): number {

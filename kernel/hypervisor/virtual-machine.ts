@@ -7,7 +7,7 @@
  * Its disk is a ring in the guest's own last page.
  */
 import type { Image } from '../../machine/user-port.ts';
-import { Contexts } from '../../machine/contexts.ts';
+import { Contexts, type SavedContext } from '../../machine/contexts.ts';
 import type { CostProfile } from '../../machine/costs.ts';
 import { E, type Layer } from '../../machine/counters.ts';
 import { assert } from '../../machine/assert.ts';
@@ -64,6 +64,16 @@ export interface VirtualMachineSpec {
   readonly transactional: boolean;
   /** test mode: each handler is rolled back at each of its stores once, and redelivered */
   readonly restarts: boolean;
+}
+
+/** A virtual machine beside its memory: plain data. */
+export interface SavedMachine {
+  readonly timer: Tick;
+  readonly interrupts: number;
+  /** context that runs; -1: it waits */
+  readonly current: number;
+  readonly contexts: readonly SavedContext[];
+  readonly space: AddressSpace;
 }
 
 /** One delivery of one trap: what it takes to undo it, and what waits until it cannot be. */
@@ -513,6 +523,32 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   privilegeOf(context: Context): 'user' | 'supervisor' {
     return this.contexts.privilegeOf(context);
+  }
+
+  // ---- saving: all that is data of the machine itself, its memory apart -------------------------
+
+  /** Why it cannot be saved, or what there is beside its memory. */
+  saved(): SavedMachine | string {
+    const { rest } = this.vcpu;
+    if (rest === null) return 'it has not booted yet, or waits for a page: let it run on';
+    const contexts = this.contexts.saved();
+    if (typeof contexts === 'string') {
+      return `the threads of '${contexts}' cannot be carried: its image has no entry 'resume'`;
+    }
+    const current = rest.current === null ? -1 : this.contexts.numberOf(rest.current);
+    const [timer, interrupts] = [this.#timer, this.#interrupts];
+    return { timer, interrupts, current, contexts, space: this.#paging.space() };
+  }
+
+  /** Goes on where another machine was. Its supervisor takes over what stands in memory. */
+  adopt(saved: SavedMachine, supervisor: Supervisor): void {
+    this.#timer = saved.timer;
+    this.#interrupts = saved.interrupts;
+    this.contexts.resume(saved.contexts);
+    this.#paging.restore(saved.space);
+    assert(supervisor.attach !== undefined, 'virtual machine: its supervisor can take it over');
+    supervisor.attach(this);
+    this.vcpu.resume(saved.current < 0 ? null : this.contexts.context(saved.current));
   }
 
   // ---- transactions: one delivery of one trap, undone if the supervisor must wait ---------------

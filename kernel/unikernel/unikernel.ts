@@ -152,6 +152,10 @@ export class Unikernel implements Supervisor {
     startEnv(state, 1, image, 0, [self, root, middle, leaf, quota, 0, blocks]);
   }
 
+  attach(machine: Machine): void {
+    this.#state = new State(machine, this.#config, this.#channel);
+  }
+
   dispatch(): Context | null {
     return dispatch(this.state);
   }

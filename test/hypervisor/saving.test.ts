@@ -1,0 +1,178 @@
+/**
+ * A virtual machine as data: restored or cloned at any moment it goes on as if nothing had been,
+ * on other host pages; what cannot be carried is refused in words; clones do not see each other.
+ */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import { RamMedium } from '../../machine/disk.ts';
+import { PhysicalMachine } from '../../machine/physical.ts';
+import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
+import { type Guest, Hypervisor, type Refusal } from '../../kernel/hypervisor/hypervisor.ts';
+import { Cpu, type HypervisorConfig, Vm } from '../../kernel/hypervisor/state.ts';
+import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
+import { minimal } from '../../libos/minimal/minimal.ts';
+import { resumable } from '../../libos/minimal/resumable.ts';
+import { violations, watch } from './invariants.ts';
+
+const LINE = 'resumable: 9592 primes below 100000\n';
+const CONFIG: HypervisorConfig = {
+  sliceCycles: 30_001,
+  backing: 'touch',
+  secondStage: '4KiB',
+  rows: 5,
+};
+
+function world(config = CONFIG) {
+  const output = new Map<number, string>();
+  const machine = new PhysicalMachine({
+    pages: 900,
+    images: [],
+    medium: new RamMedium(1100),
+    output: (channel, bytes) => {
+      output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
+    },
+  });
+  const hypervisor = new Hypervisor(config, []);
+  machine.boot(hypervisor);
+  watch(machine, hypervisor, 101);
+  const cpu = (word: number): number => machine.memory.get(hypervisor.state.cpu.address(0, word));
+  return { machine, hypervisor, output, cpu };
+}
+
+const tenant = { image: 0, quota: 64, firstBlock: 0, blocks: 0 };
+const kernel = (exo: boolean, channel: number) =>
+  exo
+    ? new Exokernel({ environments: 8, extents: 4, slices: 4, sliceCycles: 20_000 }, [tenant])
+    : new Unikernel({ environments: 8, sliceCycles: 20_000 }, tenant, channel);
+
+function guest(channel: number, exo: boolean, more: Partial<Guest> = {}): Guest {
+  const at = { firstBlock: 0, blocks: exo ? 4 : 0, channel };
+  return { supervisor: kernel(exo, channel), images: [resumable], pages: 160, ...at, ...more };
+}
+
+const whyNot = (answer: object | number): unknown =>
+  typeof answer === 'object' && 'refused' in answer ? answer.refused : '';
+
+function row(made: number | Refusal): number {
+  if (typeof made !== 'number') throw new Error(made.refused);
+  return made;
+}
+
+describe('save and restore', () => {
+  for (const exo of [false, true]) {
+    test(`at any moment, onto other pages and another host: ${exo ? 'exokernel' : 'unikernel'}`, () => {
+      fc.assert(
+        fc.property(fc.integer({ min: 20_000, max: 400_000 }), (when) => {
+          const here = world();
+          const vm = row(here.hypervisor.create(guest(1, exo)));
+          here.machine.run(when);
+          if (here.output.has(1)) return; // it was through
+          here.hypervisor.pause(vm, true);
+          const saved = here.hypervisor.save(vm);
+          if ('refused' in saved) {
+            // Only what has not begun, or is at its disk, is put off.
+            expect(saved.refused).toMatch(/has not booted yet|are under way/);
+            return;
+          }
+          // It is data: a copy by value is as good.
+          const there = world();
+          row(there.hypervisor.create(guest(3, false)));
+          const copy = row(there.hypervisor.restore(guest(2, exo), structuredClone(saved)));
+          expect(there.hypervisor.save(copy)).toMatchObject({ pages: 160, blocks: saved.blocks });
+          there.hypervisor.pause(copy, false);
+          there.machine.run(20_000_000);
+          expect(there.output.get(2)).toBe(LINE);
+          // The original is none the worse for it.
+          here.hypervisor.pause(vm, false);
+          here.machine.run(20_000_000);
+          expect(here.output.get(1)).toBe(LINE);
+        }),
+        { numRuns: 8 },
+      );
+    });
+  }
+
+  test('what is saved is equal to what is restored, word for word', () => {
+    const w = world();
+    const vm = row(w.hypervisor.create(guest(1, false)));
+    w.machine.run(250_000);
+    w.hypervisor.pause(vm, true);
+    const first = w.hypervisor.save(vm);
+    if ('refused' in first) throw new Error(first.refused);
+    const again = row(w.hypervisor.restore(guest(2, false), first));
+    const second = w.hypervisor.save(again);
+    expect(second).toEqual(first);
+  });
+});
+
+describe('clone', () => {
+  test('stands on the same pages, costs few of its own, and goes its own way', () => {
+    const w = world();
+    const parent = row(w.hypervisor.create(guest(1, false)));
+    w.machine.run(250_000);
+    w.hypervisor.pause(parent, true);
+    const before = w.cpu(Cpu.free);
+    const clones = [2, 3].map((n) => row(w.hypervisor.clone(parent, guest(n, false))));
+    const held = w.machine.memory.get(w.hypervisor.state.vm.address(parent, Vm.shared));
+    expect(held).toBeGreaterThan(25);
+    // Each took its tables and its device page.
+    expect(before - w.cpu(Cpu.free)).toBeLessThan(2 * 10);
+    expect(violations(w.machine, w.hypervisor)).toEqual([]);
+    for (const vm of [...clones, parent]) w.hypervisor.pause(vm, false);
+    w.machine.run();
+    for (const channel of [1, 2, 3]) expect(w.output.get(channel)).toBe(LINE);
+    expect(w.cpu(Cpu.broken)).toBeGreaterThan(0);
+    for (const vm of [...clones, parent]) w.hypervisor.destroy(vm);
+    expect(violations(w.machine, w.hypervisor)).toEqual([]);
+    expect(w.cpu(Cpu.shared)).toBe(0);
+  });
+});
+
+describe('what cannot be carried is refused, and says why', () => {
+  const paused = (w: ReturnType<typeof world>, g: Guest, cycles = 300_000): number => {
+    const vm = row(w.hypervisor.create(g));
+    w.machine.run(w.machine.now() + cycles);
+    w.hypervisor.pause(vm, true);
+    return vm;
+  };
+  test('threads that cannot be re-created', () => {
+    const w = world();
+    const vm = paused(w, guest(1, false, { images: [minimal] }));
+    expect(w.hypervisor.save(vm)).toEqual({
+      refused: "the threads of 'minimal' cannot be carried: its image has no entry 'resume'",
+    });
+    expect(w.hypervisor.clone(vm, guest(2, false))).toEqual(w.hypervisor.save(vm));
+  });
+  test('a machine that runs, has not booted, or is not there', () => {
+    const w = world();
+    const vm = row(w.hypervisor.create(guest(1, false)));
+    expect(w.hypervisor.save(vm)).toEqual({ refused: 'it runs: pause it first' });
+    w.hypervisor.pause(vm, true);
+    expect(whyNot(w.hypervisor.save(vm))).toMatch(/not booted/);
+    expect(w.hypervisor.save(4)).toEqual({ refused: 'there is no virtual machine 4' });
+  });
+  test('another version, another size, a supervisor that cannot take over', () => {
+    const w = world();
+    const saved = w.hypervisor.save(paused(w, guest(1, false)));
+    if ('refused' in saved) throw new Error(saved.refused);
+    const free = w.cpu(Cpu.free);
+    for (const [g, s, why] of [
+      [guest(2, false), { ...saved, version: 2 }, /saved as version 2/],
+      [guest(2, false, { pages: 161 }), saved, /saved with 160 pages/],
+      [guest(2, false, { blocks: 3 }), saved, /and 0 blocks/],
+    ] as const) {
+      const made = w.hypervisor.restore(g, s);
+      expect(typeof made === 'number' ? '' : made.refused).toMatch(why);
+    }
+    const deaf = { boot: () => undefined, dispatch: () => null, trap: () => undefined };
+    const made = w.hypervisor.restore(guest(2, false, { supervisor: deaf }), saved);
+    expect(typeof made === 'number' ? '' : made.refused).toMatch(/cannot take over/);
+    expect(w.cpu(Cpu.free)).toBe(free);
+  });
+  test("a clone that would write to its parent's disk", () => {
+    const w = world();
+    const vm = paused(w, guest(1, false));
+    expect(whyNot(w.hypervisor.clone(vm, guest(2, false, { blocks: 4 })))).toMatch(/no blocks/);
+  });
+});
