@@ -1,8 +1,8 @@
 /**
  * Saving, restoring, cloning, moving: a virtual machine as data. Everything that its supervisor can
  * know of goes along: memory, satp, timer, pending interrupts, the device page with its queue. What
- * cannot are the library OS's generators, which nobody can copy: so only a library OS that
- * re-creates its threads from its memory (an entry `resume`) can be carried, and others are refused.
+ * cannot are the library OS's generators, which nobody can copy: only a library OS that re-creates
+ * its threads from its memory (an entry `resume`) can be carried, and others are refused.
  *
  * A saved machine names no host page and no host time but that of its timer.
  */
