@@ -11,7 +11,9 @@ export interface Attack {
   readonly does: string;
 }
 
-export const fileOf = (name: string): string => fileURLToPath(new URL(`${name}.ts`, FOLDER));
+/** The file of an attack by its name, or by a path. */
+export const fileOf = (name: string): string =>
+  name.endsWith('.ts') ? name : fileURLToPath(new URL(`${name}.ts`, FOLDER));
 
 export function attacks(): readonly Attack[] {
   return readdirSync(FOLDER)

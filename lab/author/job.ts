@@ -1,5 +1,6 @@
 /** A run of authors' files as a job of the pool: files in, plain data out. */
 import { UsageError } from '../tree.ts';
+import { Chart, type Moment } from './chart.ts';
 import { loadImage } from './libos-file.ts';
 import { type ModeResult, runMode, type RunSpec } from './run.ts';
 
@@ -9,17 +10,24 @@ export interface LibosJob {
   /** of the library OSes, tenants in turn */
   readonly files: readonly string[];
   readonly heart: Int32Array;
+  /** cycles between two looks at who owns what; absent: nobody looks */
+  readonly every?: number;
 }
 
 /** A result, or what is wrong with the files. */
 export type LibosOutcome =
-  { readonly result: ModeResult } | { readonly unusable: string } | { readonly hung: string };
+  | { readonly result: ModeResult; readonly moments: readonly Moment[] }
+  | { readonly unusable: string }
+  | { readonly hung: string };
 
 export async function runFiles(job: LibosJob, alive: () => void): Promise<LibosOutcome> {
   try {
     const images = [];
     for (const file of job.files) images.push(await loadImage(file));
-    return { result: runMode(job.spec, images, job.files, alive) };
+    const { spec, files, every } = job;
+    const chart = every === undefined ? null : new Chart(every, spec.tenants + 1);
+    const result = runMode(spec, images, files, alive, chart);
+    return { result, moments: chart?.moments ?? [] };
   } catch (error) {
     if (error instanceof UsageError) return { unusable: error.message };
     throw error;

@@ -2,5 +2,6 @@
 export { attackCommand } from './attack.ts';
 export { compareCommand } from './compare.ts';
 export { explainCommand } from './explain.ts';
+export { mapCommand } from './map.ts';
 export { newCommand } from './new.ts';
 export { runCommand } from './run.ts';

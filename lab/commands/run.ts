@@ -9,7 +9,7 @@ import { checkFile } from '../author/libos-file.ts';
 import type { LibosJob, LibosOutcome } from '../author/job.ts';
 import type { Revocation } from '../author/broker.ts';
 import { tell } from '../author/report.ts';
-import { type ModeResult, revokes } from '../author/run.ts';
+import { revokes, type RunSpec } from '../author/run.ts';
 import { lineOf } from '../author/witness.ts';
 import { InternalFailure } from '../compare.ts';
 import { QUOTA_MAX } from '../experiment.ts';
@@ -70,7 +70,7 @@ export const runCommand: Subcommand = (program, terminal) => {
 };
 
 /** `8@500000`. */
-function revocationOf(text: string): Pick<Revocation, 'pages' | 'at'> {
+export function revocationOf(text: string): Pick<Revocation, 'pages' | 'at'> {
   const [pages = '', at = '', ...more] = text.split('@');
   if (more.length > 0 || at === '') throw new UsageError(`--revoke ${text}: say PAGES@CYCLES`);
   return { pages: whole(1, ASKED_MAX)(pages), at: whole(0, 2 ** 31 - 1)(at) };
@@ -100,30 +100,18 @@ async function runFilesOf(
         `${most} each would fit ${tenants}`,
     );
   }
-  const jobs = modes.map((mode): LibosJob => {
-    const spec = { mode, tenants, memory, slice, seed, limit: cycles, revocation };
-    return { what: 'libos', spec, files: paths, heart: newHeart() };
-  });
-  const hung = (error: unknown): LibosOutcome => {
-    if (!(error instanceof Hung)) {
-      throw new InternalFailure(error instanceof Error ? error.message : String(error));
-    }
-    const line = lineOf(error.loop, paths);
-    return { hung: `${error.message}${line === '' ? '' : `; it loops at ${line}`}` };
-  };
-  const outcomes = await inWorkers(jobs, { jobs: 0, watchdog }, (one: LibosOutcome) => one, hung);
-  const results: ModeResult[] = [];
-  for (const outcome of outcomes) {
-    if ('unusable' in outcome) throw new UsageError(outcome.unusable);
-    if ('hung' in outcome) {
-      terminal.err(
-        `exoscope: ${names(paths)}: ${outcome.hung}. A loop without an access or a call cannot ` +
-          'be preempted: put `yield* port.work(n)` into it\n',
-      );
-      return 1;
-    }
-    results.push(outcome.result);
-  }
+  const specs = modes.map((mode) => ({
+    mode,
+    tenants,
+    memory,
+    slice,
+    seed,
+    limit: cycles,
+    revocation,
+  }));
+  const outcomes = await runInWorkers(specs, paths, watchdog, terminal);
+  if (outcomes === null) return 1;
+  const results = outcomes.map(({ result }) => result);
   const titles = Array.from(
     { length: tenants },
     (_, n) => `tenant ${n + 1} (${basename(paths[n % paths.length] ?? '')})`,
@@ -135,5 +123,42 @@ async function runFilesOf(
   else terminal.out(modes.length > 1 ? `${legend(modes)}\n\n${text}` : text);
   return ok ? 0 : 1;
 }
+
+/** Runs files in workers; null: one of them hangs, which has been said. */
+export async function runInWorkers(
+  specs: readonly RunSpec[],
+  paths: readonly string[],
+  watchdog: number,
+  terminal: Terminal,
+  every?: number,
+): Promise<Ran[] | null> {
+  const jobs = specs.map((spec): LibosJob => {
+    const job = { what: 'libos' as const, spec, files: paths, heart: newHeart() };
+    return every === undefined ? job : { ...job, every };
+  });
+  const hung = (error: unknown): LibosOutcome => {
+    if (!(error instanceof Hung)) {
+      throw new InternalFailure(error instanceof Error ? error.message : String(error));
+    }
+    const line = lineOf(error.loop, paths);
+    return { hung: `${error.message}${line === '' ? '' : `; it loops at ${line}`}` };
+  };
+  const outcomes = await inWorkers(jobs, { jobs: 0, watchdog }, (one: LibosOutcome) => one, hung);
+  const ran: Ran[] = [];
+  for (const outcome of outcomes) {
+    if ('unusable' in outcome) throw new UsageError(outcome.unusable);
+    if ('hung' in outcome) {
+      terminal.err(
+        `exoscope: ${names(paths)}: ${outcome.hung}. A loop without an access or a call cannot ` +
+          'be preempted: put `yield* port.work(n)` into it\n',
+      );
+      return null;
+    }
+    ran.push(outcome);
+  }
+  return ran;
+}
+
+type Ran = Extract<LibosOutcome, { readonly result: unknown }>;
 
 const names = (paths: readonly string[]): string => paths.map((path) => basename(path)).join(', ');
