@@ -45,10 +45,12 @@ function accept(state: State, vm: number, word: (n: number) => number): boolean 
 
 /**
  * An external interrupt of the host: every completion goes to whom it concerns.
+ * @param written told of each guest page that a device may have written
  * @param pageCame what a page came back for, or could not (`ok` false)
  */
 export function completions(
   state: State,
+  written: (vm: number, page: number) => void,
   pageCame: (vm: number, page: number, ok: boolean) => void,
 ): void {
   const { machine, tag: row } = state;
@@ -60,7 +62,10 @@ export function completions(
     row.put(tag, Tag.state, TagState.free);
     state.add(Cpu.flying, -1);
     if (kind === TagState.request) {
-      for (const host of pagesOf(state, tag)) unpin(state, host);
+      for (const host of pagesOf(state, tag)) {
+        if (vm >= 0) written(vm, state.page.get(host, Page.guest));
+        unpin(state, host);
+      }
       complete(state, vm, guestTag, ok);
     } else if (kind === TagState.out) wentOut(state, guestTag, ok);
     else if (kind === TagState.in) {

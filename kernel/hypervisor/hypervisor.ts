@@ -279,6 +279,26 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
+  /** From now on, or no longer, the pages that a guest writes are noted. */
+  logWrites(vm: number, on: boolean): void {
+    this.#control(() => {
+      const paging = this.#machines[vm]?.paging;
+      if (on) paging?.arm();
+      else paging?.disarm();
+    });
+  }
+
+  /** Guest pages written since they were last asked for, a bit each in words of 32. */
+  written(vm: number): number[] {
+    return this.#control(() => {
+      const words = this.#machines[vm]?.paging.collect() ?? [];
+      // The device page, which the hypervisor writes as it likes.
+      const page = this.state.vm.get(vm, Vm.pages) - 1;
+      words[page >>> 5] = (words[page >>> 5] ?? 0) | (1 << (page & 31));
+      return words;
+    });
+  }
+
   /**
    * Work of the hypervisor that no trap asked for, in its own regime: whoever ran last left his in
    * the hart. Afterwards it chooses anew who runs.
@@ -404,7 +424,10 @@ export class Hypervisor implements Supervisor, Monitor {
 
   #completions(): void {
     const { state } = this;
-    completions(state, (vm, page, ok) => {
+    const written = (vm: number, page: number): void => {
+      this.#machines[vm]?.paging.wrote(page);
+    };
+    completions(state, written, (vm, page, ok) => {
       if (!ok) this.#stop(vm, page * PAGE_BYTES, 'the disk cannot give a page of it back');
       else if (state.vm.get(vm, Vm.waitsFor) === page + 1) unblock(state, vm);
     });

@@ -836,35 +836,37 @@ export class ShadowTables {
     return ((this.#dirty.get(page >>> 5, 0) >>> (page & 31)) & 1) !== 0;
   }
 
-  // ---- for tests --------------------------------------------------------------------------------
+  // ---- for tests, by plain reads ----------------------------------------------------------------
 
-  /** Every shadow leaf, by plain reads: virtual page, guest page and entry. */
-  *entries(get: (at: number) => number): Generator<{
-    readonly space: number;
-    readonly vpn: number;
-    readonly entry: number;
-    readonly loose: boolean;
-    readonly kernel: boolean;
-    readonly table: number;
-    readonly part: boolean;
+  /** The cached spaces: the guest's root, and the shadow roots' pages; -1 if there is none. */
+  *spaces(get: (at: number) => number): Generator<{
+    readonly root: number;
+    readonly kernel: number;
+    readonly user: number;
   }> {
-    const word = (row: number, column: number): number => get(this.#shadow.address(row, column));
-    for (let row = 0; row < this.#shadow.rows; row++) {
-      if (word(row, Shadow.kind) === Kind.free || word(row, Shadow.level) !== 0) continue;
-      for (let index = 0; index < ENTRIES; index++) {
-        const entry = get((this.#pool + row) * PAGE_BYTES + index * 8) >>> 0;
-        if (entry === 0) continue;
-        const vpn = word(row, Shadow.base) + index;
-        yield {
-          space: word(row, Shadow.space),
-          vpn,
-          entry,
-          loose: word(row, Shadow.loose) !== 0,
-          kernel: vpn >= DIRECT_VPN,
-          table: word(row, Shadow.page),
-          part: word(row, Shadow.kind) === Kind.part,
-        };
-      }
+    for (let at = 0; at < SPACES; at++) {
+      const word = (column: number): number => get(this.#space.address(at, column));
+      const page = (column: number): number => (word(column) === 0 ? -1 : this.#page(word(column)));
+      if (word(Space.root) === 0) continue;
+      const [kernel, user] = [page(Space.kernel), page(Space.user)];
+      yield { root: word(Space.root) - 2, kernel, user };
     }
+  }
+
+  #page(shadow: number): number {
+    return this.#pool + shadow - 1;
+  }
+
+  /** Guest pages that may not be written: tables with a shadow in sync. */
+  *guarded(get: (at: number) => number): Generator<number> {
+    for (let row = 0; row < this.#shadow.rows; row++) {
+      const word = (column: number): number => get(this.#shadow.address(row, column));
+      if (word(Shadow.kind) === Kind.table && word(Shadow.loose) === 0) yield word(Shadow.page);
+    }
+  }
+
+  /** Whether the shadow on page `page` is out of sync. */
+  isLoose(get: (at: number) => number, page: number): boolean {
+    return get(this.#shadow.address(page - this.#pool, Shadow.loose)) !== 0;
   }
 }

@@ -38,7 +38,9 @@ export function choose(state: State): number {
   if (vm >= 0) {
     if (keepsTurn(state, scheduler, now)) {
       // What could end its turn sooner than the timer says has its own interrupt.
-      if (scheduler.prompt) setTimer(state, timerFor(state, scheduler, vm));
+      // But somebody may have asked anew, and the timer would go off for ever.
+      const asked = loadTick(state.cpu, 0, Cpu.timer) === 0;
+      if (scheduler.prompt || asked) setTimer(state, timerFor(state, scheduler, vm));
       return vm;
     }
     enter(state, vm, STEAL, now);
