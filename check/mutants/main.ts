@@ -59,6 +59,11 @@ const positive = (text: string): number => {
   return Number(text);
 };
 
+const integer = (text: string): number => {
+  if (!/^-?\d{1,10}$/.test(text)) throw new InvalidArgumentError('It is a whole number.');
+  return Number(text);
+};
+
 const place = (text: string): Place => {
   const [, file, line] = /^(.+?)(?::(\d+))?$/.exec(text) ?? [];
   if (file === undefined) throw new InvalidArgumentError('It is FILE or FILE:LINE.');
@@ -220,7 +225,7 @@ const command = new Command('mutants')
   .option('--changed <revision>', 'sites in files that differ from a git revision')
   .option('--shard <i/n>', 'every n-th site, from the i-th on', shard)
   .option('--sample <count>', 'so many sites, by chance', positive)
-  .option('--seed <number>', 'of that chance', positive, 1)
+  .option('--seed <number>', 'of that chance', integer, 1)
   .option('--tests <paths...>', 'the suites that are to kill, files or folders')
   .option('--slowest <ms>', 'leave out tests that take longer', positive, 3000)
   .option('--jobs <count>', 'processes', positive, availableParallelism())

@@ -41,7 +41,7 @@ const SELF = 'test/check/mutants.test.ts';
 /** ms: the longer a test takes, the later its turn. */
 const MOST = [100, 600];
 /** So many tests at most are tried for a site that they all reach alike. */
-const COMMON = 60;
+const COMMON = 400;
 /** ms without a word from a process that runs a mutant, beside what the test may take: killed. */
 const SILENCE = 120_000;
 
@@ -161,7 +161,11 @@ class Run {
     if (files.length === 0) throw new Error('there are no tests');
 
     await this.#try('what killed it last time', this.#hinted(files));
-    const slow = new Set(this.#hints.slowTests(2 * slowest));
+    const slow = new Set(
+      this.#hints
+        .slowTests(2 * slowest)
+        .filter((id) => files.some((file) => id.startsWith(`${file} > `))),
+    );
     const leaveOut = Object.fromEntries(files.map((file) => [file, namesIn(slow, file)]));
     await this.#round('what each test reaches', files, { type: 'learn', leaveOut });
     for (const most of [...MOST.filter((ms) => ms < slowest), slowest]) {

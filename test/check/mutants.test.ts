@@ -249,14 +249,19 @@ describe('the command', { timeout: 120_000 }, () => {
     mkdirSync(dirname(join(top, path)), { recursive: true });
     writeFileSync(join(top, path), text);
   };
-  const mutants = (...args: readonly string[]): { status: number | null; told: string } => {
+  const mutants = (...args: readonly string[]): { status: number | null; told: string } =>
+    mutantsOf(top, ...args);
+  const mutantsOf = (
+    root: string,
+    ...args: readonly string[]
+  ): { status: number | null; told: string } => {
     const main = join(ROOT, 'check', 'mutants', 'main.ts');
     const env = Object.fromEntries(
       Object.entries(process.env).filter(([name]) => !/^(VITEST|NODE_ENV|TEST$)/.test(name)),
     );
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
-      ['--import', 'tsx', main, '--root', top, '--jobs', '1', ...args],
+      ['--import', 'tsx', main, '--root', root, '--jobs', '1', ...args],
       { cwd: ROOT, encoding: 'utf8', env },
     );
     return { status, told: stdout + stderr };
@@ -325,5 +330,14 @@ describe('the command', { timeout: 120_000 }, () => {
     const { status, told } = mutants(...args);
     expect(told).toContain(why);
     expect(status).toBe(2);
+  });
+
+  test('of this kernel, a sample of the writes behind disk requests: each is missed by a test', () => {
+    const only = ['--only', 'kernel/exokernel/requests.ts', '--sample', '10'];
+    const seed = process.env['EXOSCOPE_SEED'] ?? '20261123';
+    const suites = ['--tests', 'test/kernel/disk-outcomes.test.ts'];
+    const { status, told } = mutantsOf(ROOT, ...only, `--seed=${seed}`, ...suites);
+    expect(told).toContain('10 sites = 10 killed + 0 listed equivalents\n');
+    expect(status).toBe(0);
   });
 });

@@ -91,6 +91,29 @@ describe('the answer of a call that hands the CPU on', () => {
   });
 });
 
+test('who gives its slice back is told ok, after a call that was refused', () => {
+  const { a } = boot();
+  const statuses = rig.does(a.row, function* (port): Op<number[]> {
+    const refused = yield* port.call(Call.yield, 12_345);
+    const back = yield* port.call(Call.yield, -1);
+    return [refused.status, back.status, back.value];
+  });
+  expect(statuses).toEqual([Status.badEnvironment, Status.ok, 0]);
+});
+
+test('a deadline past 2^32 cycles is not past before it comes', () => {
+  const { a } = boot({ tenants: 1 });
+  const most = 2 ** 31 - 1;
+  for (let n = 0; n < 3; n++) {
+    const before = rig.machine.now();
+    if (!rig.calls(a.row, 'sleep', events(a), most, 0, 0)) rig.run(most + 100_000);
+    rig.settle(a.row);
+    expect(rig.answer(a.row).message[0]).toBe(Woken.deadline);
+    expect(rig.machine.now() - before).toBeGreaterThanOrEqual(most);
+  }
+  expect(rig.machine.now()).toBeGreaterThan(2 ** 32);
+});
+
 describe('callers in the queue of one that dies', () => {
   test('stand in no queue, and do not spoil the next that one of them stands in', () => {
     const { a } = boot();
