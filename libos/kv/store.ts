@@ -378,7 +378,7 @@ export class Store {
   }
 
   /**
-   * Copies what is needed of one segment to the end of the log, makes that durable, and frees it.
+   * Copies what is needed of one segment to the end of the log, and frees it.
    * Most often it is the one of which least is needed; now and then the oldest, or what it says
    * about keys long removed would have to be kept for ever.
    */
@@ -396,15 +396,15 @@ export class Store {
     const whole = yield* this.#log.survey(victim, image, move.bind(this));
     if (failed) return KvStatus.disk;
     if (!whole) return KvStatus.corrupt;
-    if (!(yield* this.#log.sync())) return KvStatus.disk;
     const record = new Uint8Array(FREED_BYTES);
     const view = new DataView(record.buffer);
     view.setInt32(0, victim, true);
     view.setInt32(4, yield* this.#log.sequenceOf(victim), true);
     yield* this.#free(victim);
     yield* this.cache.forget(victim * segmentBlocks, segmentBlocks);
-    // Whatever comes behind this in the log, on the disk too, comes after the segment was free. If
-    // there is no room to say so, the header of the next segment says it.
+    // Nothing is written over it before the copies are durable: that takes a new segment, and the
+    // old one is synced before. Whatever comes behind this record in the log, on the disk too,
+    // comes after the segment was free. Without room for it the next segment's header says so.
     const said = yield* this.#log.append(FREED, 0, record);
     return said >= 0 || (yield* this.#next()) ? KvStatus.ok : KvStatus.disk;
   }

@@ -135,7 +135,7 @@ export class Log {
     return this.#bytes - RECORD_BYTES - (yield* this.#load(Word.position));
   }
 
-  /** Declares a segment free: nothing in it is needed, or it has been synced elsewhere. */
+  /** Declares a segment free: what was needed of it has been appended again. */
   *free(segment: number): Op<void> {
     yield* this.#store(Word.table + segment * 4, 0);
   }

@@ -52,15 +52,16 @@ function modelsOf(acts: readonly Act[], first: Model = new Map()): Model[] {
   return models;
 }
 
-test('a cut at every single block write of a run: a prefix that has all that was synced', () => {
-  const roll = dice(SEED);
-  const acts = script(330, roll);
+/**
+ * Does the acts once, and looks at what is left if power goes during each block that is written:
+ * with all, some or none of its sectors.
+ */
+function cutEverywhere(acts: readonly Act[], roll: (n: number) => number): void {
   const models = modelsOf(acts);
   const medium = diskOf(24);
   let [done, synced] = [0, 0];
   const cuts: { medium: Perishable; done: number; synced: number }[] = [];
   medium.onWrite = () => {
-    // As it is if power goes during this write: with all, some or none of its sectors.
     const copy = medium.copy();
     const kind = cuts.length % 3;
     copy.deathAt = 1;
@@ -98,6 +99,23 @@ test('a cut at every single block write of a run: a prefix that has all that was
     // Looking at it was a life too: its recovery has written an epoch, and changed nothing.
     if (n % 8 === 0) expect(contents(cut.medium)).toEqual(found);
   });
+}
+
+test('a cut at every single block write of a run: a prefix that has all that was synced', () => {
+  const roll = dice(SEED);
+  cutEverywhere(script(330, roll), roll);
+});
+
+test('a key that was removed stays so, however long its old value stands in a cold segment', () => {
+  const value = 'v'.repeat(380);
+  const put = (key: string, sync = false): Act => ({ key, value, sync });
+  const acts = [
+    put('gone'),
+    ...Array.from({ length: 16 }, (_, n) => put(`cold ${n}`)),
+    { key: 'gone', value: null, sync: true },
+    ...Array.from({ length: 330 }, (_, n) => put(`hot ${n % 3}`, n % 5 === 0)),
+  ];
+  cutEverywhere(acts, dice(SEED));
 });
 
 /** `npm run crashes` does 10,000. */

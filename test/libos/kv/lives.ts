@@ -41,11 +41,14 @@ export class Perishable implements Medium {
   readonly blocks: number;
   readonly #contents: Map<number, Uint8Array>;
   writes = 0; // so far in this life
+  latest = -1; // block written last
   dead = false;
   /** write at which power goes, from 1; Infinity: never */
   deathAt = Infinity;
   /** whether a sector of the block being written then is kept */
   keeps: () => boolean = () => false;
+  /** whether write number `n` is lost, though the power stays */
+  loses: (n: number) => boolean = () => false;
   /** called before each write */
   onWrite: () => void = () => undefined;
 
@@ -64,6 +67,8 @@ export class Perishable implements Medium {
     if (this.dead) return;
     this.onWrite();
     this.writes++;
+    if (this.loses(this.writes)) return;
+    this.latest = block;
     if (this.writes < this.deathAt) {
       this.#contents.set(block, from.slice());
       return;

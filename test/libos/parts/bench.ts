@@ -4,7 +4,7 @@ import { Exokernel } from '../../../kernel/exokernel/exokernel.ts';
 import { image, LibOS, type Op } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
 import type { Syscalls } from '../../../libos/syscalls.ts';
-import { RamMedium } from '../../../machine/disk.ts';
+import { type Medium, RamMedium } from '../../../machine/disk.ts';
 import { PhysicalMachine } from '../../../machine/physical.ts';
 import type { Entry, Image } from '../../../machine/user-port.ts';
 
@@ -35,6 +35,7 @@ export interface BenchConfig {
   readonly quota?: number;
   readonly cycles?: number;
   readonly sliceCycles?: number;
+  readonly medium?: Medium;
   /** further tenants */
   readonly others?: readonly Image[];
 }
@@ -76,7 +77,7 @@ class Tried extends LibOS {
 }
 
 /** Runs the trial to its end; what went wrong in it is thrown. The medium that it worked on. */
-export function bench(trial: Trial, config: BenchConfig = {}): RamMedium {
+export function bench(trial: Trial, config: BenchConfig = {}): Medium {
   const { quota = 160, cycles = 1e10, sliceCycles = 100_000, others = [] } = config;
   let failure: unknown = null;
   let ended = false;
@@ -89,7 +90,7 @@ export function bench(trial: Trial, config: BenchConfig = {}): RamMedium {
     }
   };
   const own = image('bench', (port) => new Tried(port, guarded, config), 4);
-  const medium = new RamMedium(BLOCKS + 2);
+  const medium = config.medium ?? new RamMedium(BLOCKS + 2);
   const images = [own, ...others];
   const said: string[] = [];
   const machine = new PhysicalMachine({

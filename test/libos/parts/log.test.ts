@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Kind, Log, logWords, payloadMax, recordBytes } from '../../../libos/parts/log.ts';
 import { countsOf } from '../../../libos/parts/transfers.ts';
+import { Perishable } from '../kv/lives.ts';
 import { type Bench, bench } from './bench.ts';
 import type { Op } from '../../../libos/libos.ts';
 
@@ -75,6 +76,40 @@ describe('log', () => {
         });
       }),
       { numRuns: 25 },
+    );
+  });
+
+  test('what a torn write left behind is no record later, even where one would begin', () => {
+    const medium = new Perishable(66);
+    bench(
+      function* (at) {
+        const make = yield* maker(at);
+        let log = make();
+        yield* read(log);
+        yield* log.begin(0);
+        // A record that ends where the second block begins.
+        const fill = function* (tag: number): Op<number> {
+          const position = SEGMENT_BLOCKS * 4096 - 16 - (yield* log.room());
+          const payload = new Uint8Array(4096 - position - 16).fill(0x61);
+          expect(yield* log.append(Kind.own, tag, payload)).toBe(position);
+          return payload.length;
+        };
+        for (let life = 0; life < 2; life++) {
+          yield* fill(1);
+          expect(yield* log.append(Kind.own, 2, new Uint8Array(40))).toBe(4096);
+          // Power goes: of the two blocks only the second has been written.
+          const before = medium.writes;
+          medium.loses = (n) => n === before + 1;
+          yield* log.sync();
+          medium.loses = () => false;
+          log = make();
+          expect((yield* read(log)).texts).toEqual([]);
+        }
+        const bytes = yield* fill(3);
+        expect(yield* log.sync()).toBe(true);
+        expect((yield* read(make())).texts).toEqual([`${Kind.own}.3.${'a'.repeat(bytes)}`]);
+      },
+      { medium },
     );
   });
 

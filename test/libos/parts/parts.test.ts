@@ -239,7 +239,7 @@ describe('ring', () => {
           expect(rest).toEqual(guard);
         });
       }),
-      { numRuns: 12 },
+      { numRuns: 8 },
     );
   });
 

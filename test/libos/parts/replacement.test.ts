@@ -135,7 +135,7 @@ describe('each policy keeps what its model keeps', () => {
           const misses = expected.filter((there) => !there).length;
           expect(refaults).toBe(misses - new Set(uses).size);
         }),
-        { numRuns: 12 },
+        { numRuns: 8 },
       );
     },
   );
