@@ -107,15 +107,19 @@ test('a cut at every single block write of a run: a prefix that has all that was
 });
 
 test('a key that was removed stays so, however long its old value stands in a cold segment', () => {
+  const roll = dice(SEED);
   const value = 'v'.repeat(380);
   const put = (key: string, sync = false): Act => ({ key, value, sync });
   const acts = [
+    // A segment full, and a little of the next, where it is said that the key was removed.
     put('gone'),
-    ...Array.from({ length: 16 }, (_, n) => put(`cold ${n}`)),
+    ...Array.from({ length: 17 }, (_, n) => put(`cold ${n}`)),
+    put('warm'),
     { key: 'gone', value: null, sync: true },
-    ...Array.from({ length: 330 }, (_, n) => put(`hot ${n % 3}`, n % 5 === 0)),
+    put('warm'),
+    ...Array.from({ length: 250 }, (_, n) => put(`other ${roll(60)}`, n % 5 === 0)),
   ];
-  cutEverywhere(acts, dice(SEED));
+  cutEverywhere(acts, roll);
 });
 
 /** `npm run crashes` does 10,000. */
