@@ -9,7 +9,7 @@ import { reach, unpin } from './pages.ts';
 import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
 import { interrupt } from './slices.ts';
 import { cameIn, wentOut } from './swap.ts';
-import { Cpu, Page, type State, Tag, TagState, Vm } from './state.ts';
+import { Cpu, Page, type State, Tag, TagState, Vm, PageKind } from './state.ts';
 import { Ring, RING_SLOTS } from './device-page.ts';
 
 /** Takes the request that the guest left in its ring. False: it makes no sense. */
@@ -63,7 +63,9 @@ export function completions(
     state.add(Cpu.flying, -1);
     if (kind === TagState.request) {
       for (const host of pagesOf(state, tag)) {
-        if (vm >= 0) written(vm, state.page.get(host, Page.guest));
+        // Of a guest that has ended the page is nobody's, and there is no log.
+        const theirs = vm >= 0 && state.kind(host) === PageKind.guest;
+        if (theirs) written(vm, state.page.get(host, Page.guest));
         unpin(state, host);
       }
       complete(state, vm, guestTag, ok);

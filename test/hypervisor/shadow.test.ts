@@ -394,4 +394,29 @@ describe('shadow tables', () => {
       expect(named).toBeLessThan((rounds * PAGES) / 2); // and it does not name everything
     });
   }
+
+  test('a hypervisor in a nested machine runs a guest under shadow tables of its own', () => {
+    const seen: number[] = [];
+    const body = program(function* (port) {
+      yield* port.store(0x4000, 7);
+      yield* port.call(3);
+      seen.push(yield* port.load(0x4000));
+      yield* port.load(0x9000);
+    });
+    const script = new Script({
+      boot: (s) => {
+        s.space(1);
+        s.map(1, 4);
+        s.start(1);
+      },
+    });
+    const inner = new Hypervisor(CONFIG, [guest(script, body, { pages: 64 })]);
+    const outer = guest(script, body, { pages: 1024, translation: 'nested' });
+    const w = world([{ ...outer, supervisor: inner, images: [] }], CONFIG, { pages: 4096 });
+    w.machine.run(5e7);
+    expect(seen).toEqual([7]);
+    // Its programs' traps go to the inner hypervisor: none of them leaves the outer machine.
+    expect(w.hypervisor.exits(0)).toMatchObject({ wait: 1, memory: 0, fault: 0, reflect: 0 });
+    expect(w.machine.hart.counters.totals().vmExits).toBeGreaterThan(8);
+  });
 });
