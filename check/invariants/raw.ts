@@ -118,13 +118,19 @@ export class Raw {
     return this.machine.memory.i32[page * PAGE_WORDS + word] ?? 0;
   }
   cap(row: number, slot: number): RawName {
-    const at = (word: number): number => this.secret(row, Private.caps + slot * CAP_WORDS + word);
-    return rawName(at);
+    const at = Private.caps + slot * CAP_WORDS;
+    const rights = this.secret(row, at + 2);
+    return rawName(
+      this.secret(row, at),
+      this.secret(row, at + 1),
+      rights,
+      this.secret(row, at + 3),
+    );
   }
   access(page: number, entry: number): RawName {
-    const at = (word: number): number =>
-      this.page(page, PageRecord.access + entry * CAP_WORDS + word);
-    return rawName(at);
+    const at = PageRecord.access + entry * CAP_WORDS;
+    const rights = this.page(page, at + 2);
+    return rawName(this.page(page, at), this.page(page, at + 1), rights, this.page(page, at + 3));
   }
   /** First free page, counting `skip` more. */
   free(skip = 0): number {
@@ -167,8 +173,6 @@ export class Raw {
   }
 }
 
-function rawName(at: (word: number) => number): RawName {
-  const rights = at(2);
-  const valid = (rights & CAP_VALID) !== 0;
-  return { a: at(0), b: at(1), rights: valid ? rights & 0xff : 0, last: at(3) };
+function rawName(a: number, b: number, rights: number, last: number): RawName {
+  return { a, b, rights: (rights & CAP_VALID) !== 0 ? rights & 0xff : 0, last };
 }

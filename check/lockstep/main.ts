@@ -8,6 +8,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { auditAll } from '../invariants/index.ts';
 import { coverageTable, refusalsOf, unreached } from './coverage.ts';
 import { dice, randomProgram } from './generator.ts';
 import { Lockstep, Tally } from './lockstep.ts';
@@ -34,7 +35,7 @@ function integer(text: string, name: string, least: number): number {
 /** What a program fails with, if it does. */
 function failure(steps: readonly Step[], tally = new Tally()): string | null {
   try {
-    new Lockstep(steps, { tally }).run();
+    new Lockstep(steps, { tally, audit: (raw) => auditAll(raw, true) }).run();
     return null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);

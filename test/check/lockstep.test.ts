@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { auditAll } from '../../check/invariants/index.ts';
 import { CALL_NAMES } from '../../check/lockstep/follower.ts';
 import { dice, PRELUDE, randomProgram, randomStep } from '../../check/lockstep/generator.ts';
 import { EXCEPTIONS, refusalsOf, successes, unreached } from '../../check/lockstep/coverage.ts';
@@ -30,14 +31,14 @@ const STEPS_EACH = 160;
 /** What a program fails with, null if it does not. */
 function failure(steps: readonly Step[], options: LockstepOptions = {}): string | null {
   try {
-    new Lockstep(steps, options).run();
+    new Lockstep(steps, { audit: (raw) => auditAll(raw, true), ...options }).run();
     return null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
 }
 
-test(`${PROGRAMS} random programs: no difference`, () => {
+test(`${PROGRAMS} random programs: no difference, and no breach of an invariant`, () => {
   const tally = new Tally();
   const programs = fc.array(fc.nat(), {
     minLength: STEPS_EACH,

@@ -27,7 +27,7 @@ import {
 } from '../../kernel/abi.ts';
 import { PageRecord } from '../../kernel/exokernel/state.ts';
 import type { Op, UserPort } from '../../machine/user-port.ts';
-import { accountsOf, books, pagesOf, usedBy } from './books.ts';
+import { accountsOf, pagesOf, usedBy } from '../../check/invariants/books.ts';
 import {
   type Home,
   LATE_DISK,
@@ -37,7 +37,7 @@ import {
   SCRATCH,
   statusName,
 } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit, books } from '../../check/invariants/index.ts';
 import { bind, PICKS, type Step } from './operands.ts';
 
 const RW = MAP_READ | MAP_WRITE;

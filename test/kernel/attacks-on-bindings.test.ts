@@ -43,7 +43,6 @@ import { PageRecord } from '../../kernel/exokernel/state.ts';
 import { Cause } from '../../machine/machine.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
-import { books } from './books.ts';
 import {
   type Home,
   LATE_DISK,
@@ -54,7 +53,7 @@ import {
   SCRATCH,
   statusName,
 } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit, books } from '../../check/invariants/index.ts';
 
 const RW = MAP_READ | MAP_WRITE;
 const [A, B] = [1, 2] as const; // accounts, and rows of the first environments

@@ -24,9 +24,8 @@ import { RISCV } from '../../machine/costs.ts';
 import { Cause } from '../../machine/machine.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
-import { books } from './books.ts';
 import { type Home, NAME_A, NAME_B, Rig, type RigConfig, SCRATCH, statusName } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit, books } from '../../check/invariants/index.ts';
 
 /** Requests stand while a test goes on, and end. */
 const SLOW_DISK = { ...RISCV, diskAccess: { value: 5e6, source: 'test: in time' } };

@@ -29,7 +29,6 @@ import { Cpu, EXCESS_MAX, PageRecord, Private } from '../../kernel/exokernel/sta
 import { Cause } from '../../machine/machine.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op, UserPort } from '../../machine/user-port.ts';
-import { books } from './books.ts';
 import {
   BLOCKS_EACH,
   Entry,
@@ -42,7 +41,7 @@ import {
   type RigConfig,
   SCRATCH,
 } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit, books } from '../../check/invariants/index.ts';
 
 const RW = MAP_READ | MAP_WRITE;
 const at = (index: number): number => index * PAGE_BYTES;

@@ -27,7 +27,7 @@ import { Cpu, Private } from '../../kernel/exokernel/state.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
 import { Entry, GRACE, type Home, REVOKE_MASK, Rig, type RigConfig } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 
 let rig: Rig;
 const boot = (config: RigConfig = {}): Rig => (rig = new Rig(config));

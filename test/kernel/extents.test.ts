@@ -43,7 +43,7 @@ import { BLOCK_BYTES, PAGE_BYTES, SECTOR_BYTES } from '../../machine/units.ts';
 import type { Image, Op, UserPort } from '../../machine/user-port.ts';
 import { BLOCKS, BLOCKS_EACH, CONFIG, LATE_DISK, NAME_A, NAME_B, Rig, SCRATCH } from './harness.ts';
 import type { Raw } from '../../check/invariants/raw.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 
 const FIRST_COPY = BLOCKS - 2;
 const SECTORS = BLOCK_BYTES / SECTOR_BYTES;

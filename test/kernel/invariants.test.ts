@@ -18,9 +18,8 @@ import {
 } from '../../kernel/abi.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op, UserPort } from '../../machine/user-port.ts';
-import { books } from './books.ts';
 import { CALLS, type Outcome, Rig, SCRATCH, type Seen, statusName } from './harness.ts';
-import { audit, noWitness } from './invariants.ts';
+import { audit, books, noWitness } from '../../check/invariants/index.ts';
 import { bind, listFor, PICKS, PLACES, type Step, WINDOW } from './operands.ts';
 
 const PROGRAMS = 200;

@@ -10,7 +10,7 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { PageKind } from '../../kernel/abi.ts';
 import { CALLS, Rig } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 
 interface Remote {
   readonly type: string;

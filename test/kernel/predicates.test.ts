@@ -25,7 +25,7 @@ import {
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
 import { type Home, LATE_DISK, NAME_B, Rig, SCRATCH } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 
 const RW = MAP_READ | MAP_WRITE;
 const TERMS = SCRATCH + 512;

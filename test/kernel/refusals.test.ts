@@ -6,7 +6,7 @@
 import { describe, expect, test } from 'vitest';
 import { CALL_COUNT, type CallName, Status } from '../../kernel/abi.ts';
 import { CALLS, Rig, statusName } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 import {
   type Domain,
   type Mistake,

@@ -38,7 +38,7 @@ import { RISCV } from '../../machine/costs.ts';
 import { RamMedium } from '../../machine/disk.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { CallResult, Op, UserPort } from '../../machine/user-port.ts';
-import { books, pagesOf } from './books.ts';
+import { pagesOf } from '../../check/invariants/books.ts';
 import {
   BLOCKS,
   Entry,
@@ -50,7 +50,7 @@ import {
   SCRATCH,
   statusName,
 } from './harness.ts';
-import { audit } from './invariants.ts';
+import { audit, books } from '../../check/invariants/index.ts';
 
 const RW = MAP_READ | MAP_WRITE;
 const [A, B, ROOT] = [1, 2, 3] as const; // accounts, and rows of the first environments

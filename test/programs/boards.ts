@@ -14,7 +14,7 @@ import { PhysicalMachine, type Stop } from '../../machine/physical.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Image } from '../../machine/user-port.ts';
 import { Raw } from '../../check/invariants/raw.ts';
-import { audit } from '../kernel/invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 import { hostPage } from '../machine/rigs.ts';
 
 export const PAGES = 512;
