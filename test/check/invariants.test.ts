@@ -2,7 +2,8 @@
  * Every invariant bites: in a machine with one thing wrong it is the one that says so, and in a
  * sound one none says anything. And docs/INVARIANTS.md lists them all, as they are.
  */
-import { expect, test } from 'vitest';
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
 import { auditAll, BOOKS, INVARIANTS } from '../../check/invariants/index.ts';
 import { Account, Env, Extent, Info, PageKind, Queued, Start } from '../../kernel/abi.ts';
 import { CAP_WORDS, Cpu, PageRecord, Private, type State } from '../../kernel/exokernel/state.ts';
@@ -190,4 +191,63 @@ test.each(Object.entries(RUINS))('%s is seen', (id, { words }) => {
 
 test('there is a ruin for every invariant', () => {
   expect(Object.keys(RUINS).sort()).toEqual(ALL.map(({ id }) => id).sort());
+});
+
+// ---- the document -------------------------------------------------------------------------------
+
+describe('docs/INVARIANTS.md', () => {
+  const text = readFileSync('docs/INVARIANTS.md', 'utf8');
+  const read = (path: string): string => readFileSync(path, 'utf8');
+  const rows = text
+    .split('\n')
+    .filter((line) => /^\| [A-Z]+-\d/.test(line))
+    .map((line) => line.slice(2, -2).split(' | '));
+
+  test('lists the invariants in the order of the code, by id and sentence', () => {
+    const listed = rows.filter((row) => row.length === 4).map(([id, sentence]) => [id, sentence]);
+    expect(listed).toEqual(ALL.map(({ id, sentence }) => [id, sentence]));
+  });
+
+  test('says of each where the kernel keeps it: functions that are there', () => {
+    for (const [id, , kept = ''] of rows.filter((row) => row.length === 4)) {
+      const places = [...kept.matchAll(/`([\w-]+\.ts):(#?\w+)`/g)];
+      expect(places.length, id).toBeGreaterThan(0);
+      for (const [, file = '', name = ''] of places) {
+        const source = read(`kernel/exokernel/${file}`);
+        const declared = new RegExp(`(function|const) ${name}\\b|^  ${name}\\(`, 'm');
+        expect(declared.test(source), `${file}:${name}`).toBe(true);
+      }
+    }
+  });
+
+  test('names tests that are there', () => {
+    const named = [...text.matchAll(/`(test\/[\w/.-]+\.test\.ts)`: "([^"]+)"/g)];
+    expect(named.length).toBeGreaterThan(60);
+    for (const [, file = '', title = ''] of named) {
+      // Titles stand in quotes of three kinds; the number of programs is put in.
+      const source = read(file);
+      expect(source.includes(title), `${file}: ${title}`).toBe(true);
+    }
+  });
+
+  test('has every id of the catalogue once', () => {
+    const families = { MEM: 20, TLB: 6, CAP: 16, DSK: 20, CPU: 15, IPC: 9, NET: 10, UPC: 8 };
+    const more = { KM: 10, CON: 11, AVL: 8, NI: 17, HYP: 20 };
+    const ids = rows.flatMap(([first = '']) =>
+      first.split(', ').flatMap((part) => {
+        const [from = '', to = from] = part.split(' to ');
+        const [family = '', low] = from.split('-');
+        const [, high] = to.split('-');
+        const count = Number(high) - Number(low) + 1;
+        return Array.from(
+          { length: count },
+          (_, n) => `${family}-${String(Number(low) + n).padStart(2, '0')}`,
+        );
+      }),
+    );
+    const due = Object.entries({ ...families, ...more, ACC: 4 }).flatMap(([family, count]) =>
+      Array.from({ length: count }, (_, n) => `${family}-${String(n + 1).padStart(2, '0')}`),
+    );
+    expect(ids.toSorted()).toEqual(due.toSorted());
+  });
 });
