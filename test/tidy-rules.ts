@@ -38,6 +38,8 @@ const COLUMNS_MAX = 100;
 const BELOW_LAB = ['machine', 'kernel', 'libos']; // runs in a browser too
 const ABOVE = ['lab', 'check', 'examples'];
 const ABI = 'kernel/abi.ts';
+const SPECIFICATION = 'check/specification/';
+const ABSTRACTION = 'check/lockstep/abstraction.ts';
 const USER_PORT = 'machine/user-port.ts';
 
 const folderOf = (path: string): string => path.slice(0, path.indexOf('/'));
@@ -59,6 +61,13 @@ function whyNot(from: string, use: Import): string | null {
   if (!isIn(from, ...BELOW_LAB, ...ABOVE)) return null; // tests, benches, configuration
   const to = use.path;
 
+  if (from.startsWith(SPECIFICATION)) {
+    if (to === ABI || to?.startsWith(SPECIFICATION) === true) return null;
+    return `${SPECIFICATION} shares the numbers of ${ABI}, and imports nothing else`;
+  }
+  if (from === ABSTRACTION && to?.startsWith(SPECIFICATION) === true && !use.typeOnly) {
+    return `${ABSTRACTION} shares no code with the specification, types only`;
+  }
   if (isIn(from, ...ABOVE)) {
     if (to === null || isIn(to, ...BELOW_LAB, ...ABOVE)) return null;
     return `${folderOf(from)}/ imports packages and what ships with it`;

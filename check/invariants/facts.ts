@@ -42,7 +42,7 @@ export interface Hang {
   readonly sound: boolean; // the entry is a pointer, and to a page that there is
 }
 
-/** The premises of the invariants, to be counted: a property that checks nothing is always green. */
+/** Premises of the invariants, counted: a property that checks nothing is always green. */
 export interface Witness {
   leaves: number;
   writable: number;
@@ -208,7 +208,7 @@ export class Facts {
   }
 }
 
-// ---- what several invariants ask ------------------------------------------------------------------
+// ---- what several invariants ask ----------------------------------------------------------------
 
 export interface LedgerRecord {
   readonly next: number;

@@ -344,7 +344,7 @@ export const INVARIANTS: readonly Invariant[] = [
         for (let n = 0; n < raw.extent(extent, Extent.count); n++) {
           const block = first + n;
           say(!taken.has(block), () => `block ${block} is in two extents`);
-          say(block < raw.machine.disk.blocks - 2, () => `block ${block} of ${extent} is no one’s`);
+          say(block < raw.machine.disk.blocks - 2, () => `block ${block} is no extent’s`);
           taken.add(block);
         }
       }

@@ -29,7 +29,7 @@ import { PhysicalMachine } from '../../machine/physical.ts';
 import { Board, BOARDS, PAGES } from '../programs/boards.ts';
 import { at, BATCH, Jos } from '../programs/jos.ts';
 import { Raw } from '../../check/invariants/raw.ts';
-import { audit } from './invariants.ts';
+import { audit } from '../../check/invariants/index.ts';
 
 const KERNBASE = 0x8000_0000;
 const TIME = 12_000_000; // cycles
