@@ -10,10 +10,6 @@ export interface Equivalent {
 
 export const EQUIVALENTS: readonly Equivalent[] = [
   {
-    key: 'kernel/exokernel/bindings.ts writeCheck: caps.set(slot, cap)',
-    why: 'a memo of one call, in no memory: without it the same words are read again',
-  },
-  {
     key: 'kernel/exokernel/exokernel.ts boot: machine.fence()',
     why:
       'a fence after satp is written is demanded by the architecture; here nothing has been ' +
