@@ -5,3 +5,4 @@ export { explainCommand } from './explain.ts';
 export { mapCommand } from './map.ts';
 export { newCommand } from './new.ts';
 export { runCommand } from './run.ts';
+export { shellCommand } from './shell.ts';

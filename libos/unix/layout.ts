@@ -82,10 +82,15 @@ export const Control = {
   files: 336, // OPEN_FILES × FILE_WORDS
   shared: 592, // SHARED_PAGES words: physical page, 0 if not made
   windows: 706, // WINDOW_SETS × WINDOW_PAGES words: physical pages of file windows
+  foreground: 962, // process group that ^C is for
+  terminal: 963, // 1: somebody has opened it
+  terminalFlags: 964,
 } as const;
 
 export const WINDOW_SETS = 32;
 export const PIPES = 32;
+/** The last of them is the terminal's. */
+export const TERMINAL = PIPES - 1;
 export const Pipe = {
   readers: 0,
   writers: 1,
@@ -114,6 +119,12 @@ export const Row = {
   root: 7,
   middle: 8,
   set: 9, // file window in use, + 1
+  pending: 10, // signals, a bit each
+  group: 11,
+  stopped: 12, // the signal that stopped it
+  own: 13, // signals with which it has its own way, a bit each
+  patience: 14, // how often it was run with a signal that ends it
+  fatal: 15, // the signal that ended it
   words: 16,
 } as const;
 export const RowState = { free: 0, building: 1, running: 2, ended: 3 } as const;
@@ -128,12 +139,21 @@ export const User = {
   argc: 4,
   image: 5,
   middle: 6,
+  handlers: 320, // SIGNALS words: 0 default, 1 ignored, 2 + number of a function
   descriptors: 16, // OPEN_MAX × DESCRIPTOR_WORDS
   tables: 128, // LEAVES_MAX × 3: leaf, ledger, ledger
   arguments: 2048, // byte offset: strings, each ended by a zero byte
 } as const;
 export const Descriptor = { kind: 0, value: 1, words: 2 } as const;
-export const Kind = { none: 0, console: 1, file: 2, pipeRead: 3, pipeWrite: 4 } as const;
+export const Kind = {
+  none: 0,
+  console: 1,
+  file: 2,
+  pipeRead: 3,
+  pipeWrite: 4,
+  terminal: 5,
+  null: 6,
+} as const;
 export const ARGUMENT_BYTES = PAGE - User.arguments;
 
 /** Capability slots: the process's own name, and the one that all of this Unix shares. */

@@ -5,16 +5,21 @@
  */
 import { Env, envIndex } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import { at, COMMON, Control, PAGE, Pipe, PIPE_BUFFERS, PIPES, SHARED_PIPES } from './layout.ts';
+import { at, COMMON, Control, PAGE, Pipe, PIPE_BUFFERS, SHARED_PIPES, TERMINAL } from './layout.ts';
 import { Errno } from './process.ts';
 import type { Shared } from './shared.ts';
+import type { TerminalInput } from './terminal.ts';
 
 export class Pipes {
   readonly #port: UserPort;
   readonly #sys: Syscalls;
   readonly #shared: Shared;
 
-  constructor(sys: Syscalls, shared: Shared) {
+  readonly #signalled: () => Op<boolean>;
+
+  /** @param signalled whether a signal was handled just now */
+  constructor(sys: Syscalls, shared: Shared, signalled: () => Op<boolean>) {
+    this.#signalled = signalled;
     this.#port = sys.port;
     this.#sys = sys;
     this.#shared = shared;
@@ -32,14 +37,14 @@ export class Pipes {
   *make(): Op<number> {
     yield* this.#shared.lock();
     let pipe = 0;
-    while (pipe < PIPES && !(yield* this.#isFree(pipe))) pipe++;
-    if (pipe < PIPES) {
+    while (pipe < TERMINAL && !(yield* this.#isFree(pipe))) pipe++;
+    if (pipe < TERMINAL) {
       for (let word = 0; word < Pipe.words; word++) yield* this.#set(pipe, word, 0);
       yield* this.#set(pipe, Pipe.readers, 1);
       yield* this.#set(pipe, Pipe.writers, 1);
     }
     yield* this.#shared.unlock();
-    if (pipe === PIPES) return Errno.EMFILE;
+    if (pipe === TERMINAL) return Errno.EMFILE;
     const shared = Control.shared + SHARED_PIPES + pipe;
     if ((yield* this.#shared.control(shared)) !== 0) return pipe;
     const page = yield* this.#shared.take();
@@ -79,9 +84,24 @@ export class Pipes {
         return count;
       }
       if ((yield* this.#get(pipe, Pipe.writers)) === 0) return 0;
+      if (yield* this.#signalled()) return Errno.EINTR;
       yield* this.#wait(pipe, Pipe.readerWaits, seen, function* (this: Pipes): Op<boolean> {
         const tail = yield* this.#get(pipe, Pipe.tail);
         return tail === head && (yield* this.#get(pipe, Pipe.writers)) > 0;
+      });
+    }
+  }
+
+  /** Reads a line of the terminal, or a part of one. */
+  *readLine(terminal: TerminalInput, va: number, bytes: number): Op<number> {
+    for (;;) {
+      const seen = yield* this.#events();
+      const ready = yield* terminal.ready(bytes);
+      if (ready < 0) return 0;
+      if (ready > 0) return yield* this.read(TERMINAL, va, ready);
+      if (yield* this.#signalled()) return Errno.EINTR;
+      yield* this.#wait(TERMINAL, Pipe.readerWaits, seen, function* (): Op<boolean> {
+        return true;
       });
     }
   }
@@ -101,6 +121,7 @@ export class Pipes {
         yield* this.#wake(pipe, Pipe.readerWaits);
         continue;
       }
+      if (yield* this.#signalled()) return done > 0 ? done : Errno.EINTR;
       yield* this.#wait(pipe, Pipe.writerWaits, seen, function* (this: Pipes): Op<boolean> {
         const full = ((tail - (yield* this.#get(pipe, Pipe.head))) | 0) >= PAGE;
         return full && (yield* this.#get(pipe, Pipe.readers)) > 0;

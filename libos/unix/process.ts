@@ -41,6 +41,30 @@ export const O_DIRECTORY = 16;
 export const O_APPEND = 32;
 export const O_EXCLUSIVE = 64;
 
+export const Signal = {
+  INT: 2,
+  QUIT: 3,
+  KILL: 9,
+  USR1: 10,
+  SEGV: 11,
+  USR2: 12,
+  PIPE: 13,
+  TERM: 15,
+  CHLD: 17,
+  CONT: 18,
+  STOP: 19,
+  TSTP: 20,
+} as const;
+
+/** What `wait` is asked: which child, whether to wait at all, whether stopped ones count. */
+export interface WaitFor {
+  readonly pid?: number;
+  readonly noHang?: boolean;
+  readonly stopped?: boolean;
+}
+/** Of a stopped child wait says this, and the signal. */
+export const STOPPED = 0x100;
+
 export const STDIN = 0;
 export const STDOUT = 1;
 export const STDERR = 2;
@@ -122,7 +146,18 @@ export interface Process {
   fork(child: number, argument: number): Op<number>;
   /** Replaces the program; returns only on failure. */
   exec(program: string, args: readonly string[]): Op<number>;
-  /** Waits for a child to end: its pid and exit status, or ECHILD. */
-  wait(): Op<readonly [pid: number, status: number] | number>;
+  /**
+   * Waits for a child to end: its pid and exit status (128 and a signal, if that ended it), or
+   * ECHILD; EINTR if a signal was handled meanwhile; pid 0 if it is not to wait.
+   */
+  wait(what?: WaitFor): Op<readonly [pid: number, status: number] | number>;
+  /** Sends a signal to a process, or (below 0) to all of a group; 0 asks whether it is there. */
+  kill(pid: number, signal: number): Op<number>;
+  /** What a signal does from now on; a number is a function of the program, as fork's. */
+  handle(signal: number, how: 'default' | 'ignore' | number): Op<number>;
+  /** Puts a process into a group, or (0) into one of its own. */
+  setGroup(pid: number, group: number): Op<number>;
+  /** The group that ^C at the terminal is for. */
+  setForeground(group: number): Op<void>;
   exit(status: number): Op<never>;
 }

@@ -34,16 +34,27 @@ import {
   O_WRITE,
   OPEN_MAX,
   type Process,
+  type Program,
   type Room,
+  Signal,
   type Stat,
+  STOPPED,
+  type WaitFor,
 } from './process.ts';
 import type { Shared } from './shared.ts';
+import { isQuiet, isStop, post, postGroup, send, SIGNALS, take } from './signals.ts';
 import type { Space } from './space.ts';
+import { TerminalInput } from './terminal.ts';
 import { Env, envIndex } from '../../kernel/abi.ts';
 import { WORK } from './work.ts';
 
 const user = (word: number): number => at(UAREA) + word * 4;
 const CONSOLE_PART = 4096; // bytes of one console call
+const TTY = '/dev/tty';
+const NULL = '/dev/null';
+export const SIGNALLED = 128; // and the signal: exit status of whom it ended
+const IGNORED = 1; // words of User.handlers
+const HANDLER = 2;
 
 /** Thrown by exec and exit: the program that runs is over. Caught where programs are started. */
 export class Replaced extends Error {
@@ -71,6 +82,7 @@ export interface Surroundings {
   readonly hasProgram: (name: string) => boolean;
   /** Number by which a child finds its program again. */
   readonly programNumber: (name: string) => number;
+  readonly program: (name: string) => Program | undefined;
 }
 
 export class UnixProcess implements Process {
@@ -82,6 +94,7 @@ export class UnixProcess implements Process {
   readonly #shared: Shared;
   readonly #files: FileClient;
   readonly #pipes: Pipes;
+  readonly #terminal: TerminalInput;
   readonly #self: number;
   readonly #program: string;
 
@@ -102,7 +115,8 @@ export class UnixProcess implements Process {
     this.pid = pid;
     this.args = args;
     this.#files = new FileClient(around.sys, around.shared);
-    this.#pipes = new Pipes(around.sys, around.shared);
+    this.#pipes = new Pipes(around.sys, around.shared, () => this.#deliver());
+    this.#terminal = new TerminalInput(around.sys, around.shared);
     this.#pipes.self(self);
   }
 
@@ -134,8 +148,18 @@ export class UnixProcess implements Process {
   }
 
   *open(path: string, flags: number): Op<number> {
+    yield* this.#deliver();
     const fd = yield* this.#lowest();
     if (fd < 0) return fd;
+    if (path === NULL) {
+      yield* this.#install(fd, Kind.null, 0);
+      return fd;
+    }
+    if (path === TTY) {
+      if (!(yield* this.#terminal.open())) return Errno.ENOMEM;
+      yield* this.#install(fd, Kind.terminal, 0);
+      return fd;
+    }
     const [file] = yield* this.#files.path(FsOp.open, path, flags);
     if (file < 0) return file;
     yield* this.#install(fd, Kind.file, file);
@@ -174,9 +198,13 @@ export class UnixProcess implements Process {
   *read(fd: number, va: number, bytes: number): Op<number> {
     const kind = yield* this.#kind(fd);
     const value = kind === Kind.none ? 0 : yield* this.port.load(this.#slot(fd, Descriptor.value));
+    yield* this.#deliver();
     switch (kind) {
       case Kind.console:
+      case Kind.null:
         return 0; // nobody types
+      case Kind.terminal:
+        return yield* this.#pipes.readLine(this.#terminal, va, bytes);
       case Kind.pipeRead:
         return yield* this.#pipes.read(value, va, bytes);
       case Kind.file: {
@@ -192,11 +220,21 @@ export class UnixProcess implements Process {
   *write(fd: number, va: number, bytes: number): Op<number> {
     const kind = yield* this.#kind(fd);
     const value = kind === Kind.none ? 0 : yield* this.port.load(this.#slot(fd, Descriptor.value));
+    yield* this.#deliver();
     switch (kind) {
       case Kind.console:
+      case Kind.terminal:
         return yield* this.#toConsole(va, bytes);
-      case Kind.pipeWrite:
-        return yield* this.#pipes.write(value, va, bytes);
+      case Kind.null:
+        return bytes;
+      case Kind.pipeWrite: {
+        const written = yield* this.#pipes.write(value, va, bytes);
+        if (written === Errno.EPIPE) {
+          yield* this.kill(this.pid, Signal.PIPE);
+          yield* this.#deliver();
+        }
+        return written;
+      }
       case Kind.file: {
         const flags = yield* this.#flags(value);
         if ((flags & O_WRITE) === 0) return Errno.EBADF;
@@ -392,6 +430,7 @@ export class UnixProcess implements Process {
 
   *fork(child: number, argument: number): Op<number> {
     const { space, childEntry } = this.#around;
+    yield* this.#deliver();
     const account = yield* this.#shared.control(Control.account);
     const draft = yield* space.draft(this.pid, account, (view) => this.#inherit(view));
     if (draft === null) return Errno.EAGAIN;
@@ -403,6 +442,9 @@ export class UnixProcess implements Process {
       const kind = yield* this.port.load(this.#slot(fd, Descriptor.kind));
       if (kind === Kind.none) continue;
       yield* this.#count(kind, yield* this.port.load(this.#slot(fd, Descriptor.value)), 1);
+    }
+    for (const word of [Row.group, Row.own]) {
+      yield* this.#shared.setRow(draft.pid, word, yield* this.#shared.row(this.pid, word));
     }
     yield* this.#shared.setRow(draft.pid, Row.state, RowState.running);
     const image = yield* this.#shared.control(Control.image);
@@ -427,10 +469,16 @@ export class UnixProcess implements Process {
     const stored = yield* storeArguments(this.port, at(UAREA), args);
     if (stored < 0) return stored;
     yield* this.#around.space.clear();
+    // Its functions are gone: only what is ignored stays so.
+    for (let signal = 1; signal < SIGNALS; signal++) {
+      if ((yield* this.port.load(user(User.handlers + signal))) > IGNORED) {
+        yield* this.handle(signal, 'default');
+      }
+    }
     throw new Replaced(program);
   }
 
-  *wait(): Op<readonly [pid: number, status: number] | number> {
+  *wait(what: WaitFor = {}): Op<readonly [pid: number, status: number] | number> {
     const shared = this.#shared;
     for (;;) {
       const seen = yield* shared.env(envIndex(this.#self), Env.events);
@@ -440,7 +488,14 @@ export class UnixProcess implements Process {
       for (let pid = 1; pid < PROCESS_MAX; pid++) {
         const state = yield* shared.row(pid, Row.state);
         if (state === RowState.free || (yield* shared.row(pid, Row.parent)) !== this.pid) continue;
+        if (what.pid !== undefined && pid !== what.pid) continue;
         children++;
+        const stopped = what.stopped === true ? yield* shared.row(pid, Row.stopped) : 0;
+        if (stopped > 0 && state === RowState.running) {
+          yield* shared.setRow(pid, Row.stopped, -stopped); // told once
+          yield* shared.setRow(this.pid, Row.waits, 0);
+          return [pid, STOPPED | stopped];
+        }
         if (state !== RowState.ended) continue;
         if (!(yield* this.#around.space.isDead(pid))) {
           dying = yield* shared.row(pid, Row.env);
@@ -452,6 +507,8 @@ export class UnixProcess implements Process {
         return [pid, status];
       }
       if (children === 0) return Errno.ECHILD;
+      if (what.noHang === true) return [0, 0];
+      if (yield* this.#deliver()) return Errno.EINTR;
       // It has woken us already and will not again: lend it the rest of the slice to die in.
       if (dying !== 0) yield* this.#sys.yieldTo(dying);
       else yield* this.#sys.sleep(seen);
@@ -481,10 +538,83 @@ export class UnixProcess implements Process {
     }
     yield* shared.setRow(pid, Row.status, status);
     yield* shared.setRow(pid, Row.state, RowState.ended);
+    yield* this.#tellParent(pid);
+  }
+
+  *#tellParent(pid: number): Op<void> {
+    const shared = this.#shared;
     const parent = yield* shared.row(pid, Row.parent);
-    if (parent > 0 && (yield* shared.row(parent, Row.waits)) === 1) {
+    if (parent <= 0) return;
+    if ((yield* shared.row(parent, Row.waits)) === 1) {
       yield* shared.wake(yield* shared.row(parent, Row.env), COMMON);
     }
+    const catches = ((yield* shared.row(parent, Row.own)) & (1 << Signal.CHLD)) !== 0;
+    // Who schedules may not wait for the lock, and nobody else runs meanwhile.
+    if (catches && this.pid === 0) yield* post(shared, parent, Signal.CHLD);
+    else if (catches) yield* send(shared, parent, Signal.CHLD);
+  }
+
+  // ---- signals ----------------------------------------------------------------------------------
+
+  *kill(pid: number, signal: number): Op<number> {
+    if (!(Number.isInteger(signal) && signal >= 0 && signal < SIGNALS)) return Errno.EINVAL;
+    if (pid === 0 || !Number.isInteger(pid)) return Errno.EINVAL;
+    if (pid > 0) return yield* send(this.#shared, pid, signal);
+    yield* this.#shared.lock();
+    const sent = yield* postGroup(this.#shared, -pid, signal);
+    yield* this.#shared.unlock();
+    return sent;
+  }
+
+  *handle(signal: number, how: 'default' | 'ignore' | number): Op<number> {
+    if (!(Number.isInteger(signal) && signal > 0 && signal < SIGNALS)) return Errno.EINVAL;
+    if (signal === Signal.KILL || signal === Signal.STOP) return Errno.EINVAL;
+    const word = how === 'default' ? 0 : how === 'ignore' ? IGNORED : HANDLER + how;
+    yield* this.port.store(user(User.handlers + signal), word);
+    const own = (yield* this.#shared.row(this.pid, Row.own)) & ~(1 << signal);
+    yield* this.#shared.setRow(this.pid, Row.own, word === 0 ? own : own | (1 << signal));
+    return 0;
+  }
+
+  /** Does what pending signals ask for. True: one was handled, and who waits is to say EINTR. */
+  *#deliver(): Op<boolean> {
+    if (this.pid === 0) return false; // the scheduler, on somebody's behalf
+    let handled = false;
+    for (;;) {
+      const signal = yield* take(this.#shared, this.pid);
+      if (signal === 0) return handled;
+      const word = yield* this.port.load(user(User.handlers + signal));
+      if (word === IGNORED) continue;
+      if (word >= HANDLER) {
+        const handler = this.#around.program(this.#program)?.children?.[word - HANDLER];
+        if (handler !== undefined) yield* handler(this, signal);
+        handled = true;
+      } else if (isStop(signal)) yield* this.#stop(signal);
+      else if (!isQuiet(signal)) throw new Exited(SIGNALLED + signal);
+    }
+  }
+
+  /** Sleeps until somebody says CONT, or KILL. */
+  *#stop(signal: number): Op<void> {
+    const shared = this.#shared;
+    yield* shared.setRow(this.pid, Row.stopped, signal);
+    yield* this.#tellParent(this.pid);
+    for (;;) {
+      const seen = yield* shared.env(envIndex(this.#self), Env.events);
+      if ((yield* shared.row(this.pid, Row.stopped)) === 0) return;
+      yield* this.#sys.sleep(seen);
+    }
+  }
+
+  *setGroup(pid: number, group: number): Op<number> {
+    if (!(pid > 0 && pid < PROCESS_MAX)) return Errno.ESRCH;
+    if ((yield* this.#shared.row(pid, Row.state)) === RowState.free) return Errno.ESRCH;
+    yield* this.#shared.setRow(pid, Row.group, group === 0 ? pid : group);
+    return 0;
+  }
+
+  *setForeground(group: number): Op<void> {
+    yield* this.#shared.setControl(Control.foreground, group);
   }
 
   /** Closes what a process that was killed had left open: its descriptors, through its u-area. */

@@ -51,22 +51,26 @@ import {
   UAREA,
   User,
 } from './layout.ts';
-import { Errno, type Process, type Program, STDERR } from './process.ts';
+import { Errno, type Process, type Program, Signal, STDERR } from './process.ts';
 import { Shared } from './shared.ts';
 import { Space } from './space.ts';
 import {
   Exited,
   loadArguments,
   Replaced,
+  SIGNALLED,
   storeArguments,
   type Surroundings,
   UnixProcess,
 } from './unix-process.ts';
 import { ROOT } from './fs/format.ts';
+import { deadly } from './signals.ts';
+import { TerminalInput } from './terminal.ts';
 
 const SERVER_ENTRY = OWN_ENTRIES;
 const SHELL_ENTRY = OWN_ENTRIES + 1;
 const CHILD_ENTRY = OWN_ENTRIES + 2;
+const PATIENCE = 16; // turns
 const KILLED = 139; // exit status of a process that did not end itself
 const RW = MAP_READ | MAP_WRITE;
 /** The script that the first shell runs. */
@@ -215,6 +219,7 @@ export class Unix extends LibOS {
       const name = packName([account]);
       yield* this.sys.capForge(draft.env, DISK, OWN, name, READ | WRITE);
     }
+    yield* this.#shared.setRow(draft.pid, Row.group, draft.pid);
     yield* this.#shared.setRow(draft.pid, Row.state, RowState.running);
     const program = yield* this.#shared.control(Control.image);
     yield* this.sys.envStart(draft.env, program, entry, args, COMMON);
@@ -224,9 +229,11 @@ export class Unix extends LibOS {
   /** Round robin over the processes that are ready; sleeps when none is. */
   *#schedule(): Op<void> {
     const shared = this.#shared;
+    const terminal = new TerminalInput(this.sys, shared);
     let last = 0;
     for (;;) {
       const seen = yield* shared.env(envIndex(this.self), Env.events);
+      yield* terminal.feed();
       let ran = false;
       const from = last + 1;
       for (let n = 0; n < PROCESS_MAX && !ran; n++) {
@@ -241,12 +248,34 @@ export class Unix extends LibOS {
           if ((yield* shared.control(Control.lock)) !== 0) continue;
           yield* this.#cleanUp(pid, state === RowState.running);
         } else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
+          if (yield* this.#isHeld(pid, env)) continue;
           last = pid;
           ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
         }
       }
       if (!ran) yield* this.sys.sleep(seen);
     }
+  }
+
+  /**
+   * Whether a process is not to run: it has not looked at a signal that stops or ends it, though it
+   * had the time for any system call. Who holds the lock goes on until it does not.
+   */
+  *#isHeld(pid: number, env: number): Op<boolean> {
+    const shared = this.#shared;
+    const pending = yield* shared.row(pid, Row.pending);
+    if (pending === 0) return false;
+    const own = yield* shared.row(pid, Row.own);
+    const patience = (yield* shared.row(pid, Row.patience)) + 1;
+    yield* shared.setRow(pid, Row.patience, patience);
+    if (patience < PATIENCE || (yield* shared.control(Control.lock)) !== 0) return false;
+    const signal = deadly(pending, own);
+    if (signal !== 0) {
+      yield* shared.setRow(pid, Row.fatal, signal);
+      yield* this.sys.envDestroy(env, COMMON, -1);
+      return true;
+    }
+    return (pending & (1 << Signal.STOP)) !== 0;
   }
 
   /** Waits for an answer from an environment that is dead: whoever runs it releases it. */
@@ -263,7 +292,8 @@ export class Unix extends LibOS {
     if (killed) {
       const someone = new UnixProcess(this.#around(), this.self, 0, '', []);
       yield* someone.closeFor(pid);
-      yield* someone.settle(pid, KILLED);
+      const fatal = yield* shared.row(pid, Row.fatal);
+      yield* someone.settle(pid, fatal === 0 ? KILLED : SIGNALLED + fatal);
     }
     if ((yield* shared.row(pid, Row.parent)) === 0) yield* this.#space.bury(pid);
   }
@@ -347,6 +377,7 @@ export class Unix extends LibOS {
       space: this.#space,
       childEntry: CHILD_ENTRY,
       hasProgram: (name) => this.#programs.some((program) => program.name === name),
+      program: (name) => this.#programs.find((program) => program.name === name),
       programNumber: (name) => this.#programs.findIndex((program) => program.name === name),
     };
   }

@@ -8,7 +8,14 @@ import type { Mode } from '../../lab/modes.ts';
 import type { Op } from '../../libos/syscalls.ts';
 import { DIRECT } from '../../libos/unix/fs/format.ts';
 import { at, HEAP, PAGE } from '../../libos/unix/layout.ts';
-import { O_CREATE, O_READ, O_WRITE, type Process, type Program } from '../../libos/unix/process.ts';
+import {
+  O_CREATE,
+  O_READ,
+  O_WRITE,
+  type Process,
+  type Program,
+  Signal,
+} from '../../libos/unix/process.ts';
 import { PROGRAMS } from '../../libos/unix/programs/index.ts';
 import { Image, print, runReal, treeOf } from '../libos/unix/real.ts';
 import { BOARDS, type BoardName } from './boards.ts';
@@ -102,6 +109,7 @@ const testpipe: Program = {
     },
     function* (process, ends): Op<number> {
       const buffer = yield* process.heap(PAGE);
+      yield* process.handle(Signal.PIPE, 'ignore');
       yield* process.close(ends & 0xff);
       // The parent may not have closed its end yet: until then there is room for these.
       for (let n = 0; n < 1000; n++) {

@@ -6,6 +6,7 @@ import { echo } from './echo.ts';
 import { find } from './find.ts';
 import { grep } from './grep.ts';
 import { head } from './head.ts';
+import { kill } from './kill.ts';
 import { ls } from './ls.ts';
 import { chmod, ln, mkdir, mv, rm, rmdir, touch } from './names.ts';
 import { primes } from './primes.ts';
@@ -49,4 +50,5 @@ export const PROGRAMS: readonly Program[] = [
   tee,
   cut,
   tr,
+  kill,
 ];

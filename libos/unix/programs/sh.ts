@@ -6,10 +6,10 @@
  *
  *     word 0: address of the command's text | 1: its bytes
  *     word 2: descriptor to read from, -1 its parent's | 3: to write to | 4: to close
- *     word 5: address of the variables | 6: the last exit status
+ *     word 5: address of the variables | 6: the last exit status | 7: 1 if it controls jobs
  *
  * Variables: `name=value`, each ended by a zero byte, and one more at the end.
- * Built in: cd, exit, wait, jobs, and assignments.
+ * Built in: cd, exit, wait, jobs, fg, bg, kill, and assignments.
  */
 import type { Op } from '../../syscalls.ts';
 import {
@@ -21,11 +21,14 @@ import {
   O_WRITE,
   type Process,
   type Program,
+  Signal,
   STDIN,
   STDOUT,
+  STOPPED,
 } from '../process.ts';
 import { WORK } from '../work.ts';
 import { bytesOf, textOf } from './bytes.ts';
+import { killOperands } from './kill.ts';
 import { Io, messageOf } from './io.ts';
 import {
   type Command,
@@ -42,10 +45,12 @@ const TROUBLE = 2;
 const CANNOT_RUN = 126;
 const NOT_FOUND = 127;
 const STAGE = 0; // child function
-const RECORD = 28; // bytes
+const INTERRUPTED = 1; // handler
+const RECORD = 32; // bytes
 const STAGES_MAX = 128;
 const NONE = -1;
-const BUILT_IN = ['cd', 'exit', 'wait', 'jobs'];
+const BUILT_IN = ['cd', 'exit', 'wait', 'jobs', 'fg', 'bg', 'kill'];
+const SIGNALLED = 128;
 const VARIABLES = 4096; // bytes of them
 const LINE = 4096; // bytes read at a time
 
@@ -73,8 +78,22 @@ export const sh: Program = {
     }
     return yield* shell.lines(flag === '-i');
   },
-  children: [stage],
+  children: [
+    stage,
+    function* () {
+      return 0; // ^C is for what runs, not for the shell
+    },
+  ],
 };
+
+/** A pipeline that was left behind: its group is the pid of its first process. */
+interface Job {
+  readonly text: string;
+  readonly group: number;
+  readonly last: number;
+  readonly left: Set<number>;
+  stopped: boolean;
+}
 
 class Shell {
   readonly #io: Io;
@@ -84,7 +103,8 @@ class Shell {
   #variables = 0; // address
   #source = '';
   #status = 0;
-  readonly #jobs = new Map<number, string>(); // in the background: by pid
+  #group = 0; // our own, if we control jobs
+  readonly #jobs = new Map<number, Job>(); // in the background, or stopped: by number
   readonly #values = new Map<string, string>();
 
   constructor(io: Io) {
@@ -108,8 +128,14 @@ class Shell {
   *lines(prompts: boolean): Op<number> {
     const io = this.#io;
     const buffer = yield* io.allocate(LINE);
-    let [text, ended] = ['', false];
-    let waiting = '';
+    if (prompts) {
+      this.#group = io.process.pid;
+      yield* io.process.setGroup(io.process.pid, 0);
+      yield* io.process.setForeground(io.process.pid);
+      yield* io.process.handle(Signal.INT, INTERRUPTED);
+      yield* io.process.handle(Signal.TSTP, 'ignore');
+    }
+    let [text, waiting, ended] = ['', '', false];
     while (!ended) {
       if (prompts) yield* this.#say(text === '' ? '$ ' : '> ');
       while (!waiting.includes('\n')) {
@@ -193,6 +219,8 @@ class Shell {
       }
     }
     const children = new Set<number>();
+    const jobs = this.#group === 0 ? 0 : 1;
+    let group = 0;
     let [input, last] = [NONE, NONE];
     for (const [n, { start, end }] of stages.entries()) {
       const pipe = n + 1 < stages.length ? yield* process.pipe() : ([NONE, NONE] as const);
@@ -203,7 +231,7 @@ class Shell {
       }
       const record = this.#records + n * RECORD;
       const words = [this.#text + start, end - start, input, pipe[1], pipe[0]];
-      for (const [at, word] of [...words, this.#variables, this.#status].entries()) {
+      for (const [at, word] of [...words, this.#variables, this.#status, jobs].entries()) {
         yield* this.#io.port.store(record + at * 4, word);
       }
       last = yield* process.fork(STAGE, record);
@@ -215,27 +243,83 @@ class Shell {
         break;
       }
       children.add(last);
+      if (this.#group !== 0) {
+        group = group === 0 ? last : group;
+        yield* process.setGroup(last, group);
+      }
     }
     if (last < 0 && input !== NONE) yield* process.close(input);
+    const text = this.#source.slice(only?.start ?? 0, stages.at(-1)?.end ?? 0);
     if (background && last >= 0) {
-      const text = this.#source.slice(only?.start ?? 0, stages.at(-1)?.end ?? 0);
-      this.#jobs.set(last, text);
-      this.#values.set('!', String(last));
+      const number = this.#add({ text, group, last, left: children, stopped: false });
+      if (this.#group !== 0) yield* this.#say(`[${number}] ${last}\n`);
       return 0;
     }
-    return yield* this.#waitFor(children, last);
+    return yield* this.#foreground({ text, group, last, left: children, stopped: false });
+  }
+
+  #add(job: Job): number {
+    let number = 1;
+    while (this.#jobs.has(number)) number++;
+    this.#jobs.set(number, job);
+    return number;
+  }
+
+  /** Waits for a job that ^C is for meanwhile; it may stop instead of ending. */
+  *#foreground(job: Job): Op<number> {
+    const { process } = this.#io;
+    if (this.#group === 0) return yield* this.#waitFor(job.left, job.last);
+    yield* process.setForeground(job.group);
+    const status = yield* this.#waitFor(job.left, job.last);
+    yield* process.setForeground(this.#group);
+    if (status >= STOPPED) {
+      job.stopped = true;
+      yield* this.#say(`\n[${this.#add(job)}] Stopped ${job.text}\n`);
+    }
+    return status >= STOPPED ? SIGNALLED + (status & 0x7f) : status;
   }
 
   *#waitFor(children: Set<number>, last: number): Op<number> {
     let status = TROUBLE;
     while (children.size > 0) {
-      const ended = yield* this.#io.process.wait();
+      const ended = yield* this.#io.process.wait({ stopped: this.#group !== 0 });
+      if (ended === Errno.EINTR) continue;
       if (typeof ended === 'number') break;
-      this.#jobs.delete(ended[0]);
-      children.delete(ended[0]);
-      if (ended[0] === last) status = ended[1] & 0xff;
+      const [pid, how] = ended;
+      if (how >= STOPPED) {
+        if (children.has(pid)) return how;
+        continue;
+      }
+      this.#forget(pid);
+      children.delete(pid);
+      if (pid === last) status = how & 0xff;
     }
     return status;
+  }
+
+  /** A process has ended: a job without processes is done. */
+  #forget(pid: number): void {
+    for (const [number, { left }] of this.#jobs) {
+      if (left.delete(pid) && left.size === 0) this.#jobs.delete(number);
+    }
+  }
+
+  /** The job that `%n`, or nothing, means; null after a complaint. */
+  *#job(name: string, text = ''): Op<[number, Job] | null> {
+    const number = text === '' ? [...this.#jobs.keys()].at(-1) : Number(text.replace(/^%/, ''));
+    const job = this.#jobs.get(number ?? 0);
+    if (job !== undefined) return [number ?? 0, job];
+    yield* this.#io.complain(`${name}: ${text === '' ? 'no current job' : `no job ${text}`}`);
+    return null;
+  }
+
+  /** Those that have ended since somebody looked. */
+  *#gather(): Op<void> {
+    for (;;) {
+      const ended = yield* this.#io.process.wait({ noHang: true });
+      if (typeof ended === 'number' || ended[0] === 0) return;
+      this.#forget(ended[0]);
+    }
   }
 
   /** cd, exit, wait, jobs, assignments, or nothing but redirections, whose files are made. */
@@ -252,10 +336,26 @@ class Shell {
         this.#jobs.clear();
         return 0;
       case 'jobs': {
-        let n = 0;
-        for (const text of this.#jobs.values()) yield* this.#say(`[${++n}] Running ${text}\n`);
+        yield* this.#gather();
+        for (const [number, { text, stopped }] of this.#jobs) {
+          yield* this.#say(`[${number}] ${stopped ? 'Stopped' : 'Running'} ${text}\n`);
+        }
         return 0;
       }
+      case 'fg':
+      case 'bg': {
+        const found = yield* this.#job(words[0], words[1]);
+        if (found === null) return 1;
+        const [number, job] = found;
+        job.stopped = false;
+        if (job.group !== 0) yield* io.process.kill(-job.group, Signal.CONT);
+        if (words[0] === 'bg') return 0;
+        this.#jobs.delete(number);
+        yield* this.#say(`${job.text}\n`);
+        return yield* this.#foreground(job);
+      }
+      case 'kill':
+        return yield* this.#kill(words.slice(1));
       case undefined:
         for (const { name, value } of command.assignments) {
           this.#values.set(name, expandOne(value, this.#look));
@@ -264,6 +364,30 @@ class Shell {
       default:
         return yield* builtIn(io, words, this.#status);
     }
+  }
+
+  /** `kill [-SIGNAL] PID|%JOB..` */
+  *#kill(words: readonly string[]): Op<number> {
+    const io = this.#io;
+    const { signal, targets } = killOperands(words);
+    if (signal < 0) {
+      yield* io.complain(`kill: ${words[0] ?? ''}: invalid signal`);
+      return 1;
+    }
+    let status = targets.length > 0 ? 0 : 2;
+    for (const target of targets) {
+      let pid = Number(target);
+      if (target.startsWith('%')) {
+        const found = yield* this.#job('kill', target);
+        if (found === null) return 1;
+        pid = found[1].group === 0 ? found[1].last : -found[1].group;
+      }
+      const error = yield* io.process.kill(pid, signal);
+      if (error >= 0) continue;
+      yield* io.complain(`kill: ${target}: ${messageOf(error)}`);
+      status = 1;
+    }
+    return status;
   }
 
   /** Where children find them. */
@@ -294,6 +418,10 @@ function* stage(process: Process, record: number): Op<number> {
   if (input !== NONE) yield* move(process, input, STDIN);
   if (output !== NONE) yield* move(process, output, STDOUT);
 
+  if ((yield* port.load(record + 28)) !== 0) {
+    yield* process.handle(Signal.INT, 'default');
+    yield* process.handle(Signal.TSTP, 'default');
+  }
   const command = parseCommand(textOf(bytes));
   const hasVariables = [...command.words, ...command.redirections.map(({ target }) => target)].some(
     (word) => word.some(({ kind }) => kind === 'variable'),

@@ -11,6 +11,7 @@ import {
   O_WRITE,
   type Process,
   type Program,
+  Signal,
 } from '../../../libos/unix/process.ts';
 import { print } from './real.ts';
 
@@ -256,6 +257,7 @@ const pipes: Program = {
 const ends: Program = {
   name: 'ends',
   *main(process) {
+    yield* process.handle(Signal.PIPE, 'ignore');
     const buffer = yield* process.heap(2 * PAGE);
     const [read, write] = yield* pipe(process);
     yield* process.write(write, buffer, 5);

@@ -643,6 +643,18 @@ class ModelProcess implements Process {
     return this.#ended.shift() ?? Errno.ECHILD;
   }
 
+  // Processes run one after another: there is nobody to be signalled.
+  *kill(_pid: number, signal: number): Op<number> {
+    return signal === 0 ? 0 : Errno.ESRCH;
+  }
+  *handle(): Op<number> {
+    return 0;
+  }
+  *setGroup(): Op<number> {
+    return 0;
+  }
+  *setForeground(): Op<void> {}
+
   *exit(status: number): Op<never> {
     throw new Exit(status);
   }
