@@ -34,8 +34,18 @@ import {
 import { NestedPaging } from './nested.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
-import { block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
-import { cannotRestore, cannotSave, pack, type Saved, shareMemory, writePage } from './saving.ts';
+import { ask, block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
+import {
+  cannotRestore,
+  cannotSave,
+  pack,
+  readMemory,
+  readPage,
+  type Saved,
+  type SavedPage,
+  shareMemory,
+  writePage,
+} from './saving.ts';
 import { ShadowPaging } from './shadow.ts';
 import { type ShadowPages, ShadowTables, takeShadow } from './shadow-tables.ts';
 import { scan } from './sharing.ts';
@@ -196,6 +206,19 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
+  /** Asks a virtual machine to give up `pages` in all; it chooses which, and may decline. */
+  balloon(vm: number, pages: number): Refusal | null {
+    return this.#about(vm, (is) => {
+      const all = this.state.vm.get(vm, Vm.pages) - 1;
+      if (is === VmState.shell || is === VmState.stopped) return refuse('it does not run');
+      if (!Number.isInteger(pages) || pages < 0 || pages > all) {
+        return refuse(`${pages} pages of ${all}: ask for 0 to ${all}`);
+      }
+      ask(this.state, vm, pages);
+      return null;
+    });
+  }
+
   /** Ends a virtual machine: all that it had is free, or will be when its devices are done. */
   destroy(vm: number): Refusal | null {
     return this.#about(vm, (is) => {
@@ -266,6 +289,43 @@ export class Hypervisor implements Supervisor, Monitor {
     }
     this.#machines[vm]?.adopt(machine, guest.supervisor);
     return vm;
+  }
+
+  /** From now on pages that `vm` writes are noted. Refused: it cannot be moved. */
+  prepareMove(vm: number): Refusal | null {
+    return this.#about(vm, () => {
+      const machine = this.#machines[vm]?.saved() ?? 'no guest came for it';
+      if (typeof machine === 'string') return refuse(machine);
+      if (this.state.config.swap !== undefined) return refuse('what is swapped out cannot be sent');
+      this.#machines[vm]?.arm();
+      return null;
+    });
+  }
+
+  /** All pages that `vm` ever touched. */
+  pagesOf(vm: number): SavedPage[] {
+    return this.#control(() => readMemory(this.state, vm));
+  }
+
+  /** The pages that `vm` wrote since it was last asked, the device page always. */
+  writtenPages(vm: number): SavedPage[] {
+    return this.#control(() => {
+      const { state } = this;
+      const words = this.#machines[vm]?.written() ?? [];
+      const device = state.vm.get(vm, Vm.pages) - 1;
+      const pages = [];
+      for (let page = 0; page <= device; page++) {
+        const written = ((words[page >>> 5] ?? 0) & (1 << (page & 31))) !== 0 || page === device;
+        const saved = written ? readPage(state, vm, page) : null;
+        if (saved !== null) pages.push(saved);
+      }
+      return pages;
+    });
+  }
+
+  /** Whether no disk request of `vm` is under way. */
+  isQuiet(vm: number): boolean {
+    return this.#control(() => this.state.vm.get(vm, Vm.outstanding) === 0);
   }
 
   /** Something to do with one that is there. */

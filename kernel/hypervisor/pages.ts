@@ -16,6 +16,8 @@ import {
   vpnIndex,
 } from '../../machine/sv39.ts';
 import { assert } from '../../machine/assert.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
+import { Ring } from './device-page.ts';
 import { give, take } from './free-pages.ts';
 import { absence, Absent, COPY, find, LEAF, rootTable, setEntry } from './second-stage.ts';
 import { leaveShared, privateCopy } from './sharing.ts';
@@ -115,7 +117,7 @@ export function back(state: State, vm: number, page: number): number {
     row.put(vm, Vm.waitsFor, page + 1);
     return Backing.wait;
   }
-  if (absence(entry) === Absent.given) row.add(vm, Vm.ballooned, -1);
+  if (absence(entry) === Absent.given) countGiven(state, vm, -1);
   state.machine.zeroPage(host);
   assert(mapHost(state, vm, page, host, 0), 'pages: there was room for its tables');
   return Backing.done;
@@ -204,8 +206,14 @@ export function giveUp(state: State, vm: number, page: number): boolean {
   // Without a table nothing was there, and there is nothing to write down.
   if (place === null || absence(place.entry) === Absent.given) return place !== null;
   setEntry(state, vm, page, Absent.given);
-  state.vm.add(vm, Vm.ballooned, 1);
+  countGiven(state, vm, 1);
   return true;
+}
+
+/** The guest reads in its device page how much it has given. */
+function countGiven(state: State, vm: number, n: number): void {
+  const given = state.vm.add(vm, Vm.ballooned, n);
+  state.machine.store(state.vm.get(vm, Vm.ring) * PAGE_BYTES + Ring.ballooned * 4, given);
 }
 
 /** Whether a device reaches what the entry names. */

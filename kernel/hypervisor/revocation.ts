@@ -1,25 +1,26 @@
 /**
- * Taking memory back, invisibly: read it beside the exokernel's file of this name. When free memory
- * runs low, guests that can be asked are asked to give up pages of their own choice (a balloon);
- * when it runs very low, pages are written to the swap area, whichever a blind choice hits, and
- * their owners are not told. Nobody names a page: the hypervisor cannot know which one matters.
+ * Taking memory back, invisibly: read it beside the exokernel's file of this name. A guest can be
+ * asked to give up pages of its own choice (a balloon), and need not; when free memory runs low,
+ * pages are written to the swap area, whichever a blind choice hits, and their owners are not told.
+ * Nobody names a page: the hypervisor cannot know which one matters.
  *
- *     free: ... high ---- soft: ask ---- hard: take ---- 0: whoever needs a page waits
+ *     free: ... high: stop taking ---- hard: take ---- 0: whoever needs a page waits
  *
  * From whom: the one that pays least for each page it holds, that is holds most against its shares,
  * and holds more than its reservation. Waldspurger (OSDI 2002), sections 2, 5.1 and 6.3, without
  * the idle memory tax.
  */
+import { PAGE_BYTES } from '../../machine/units.ts';
 import { PTE_V } from '../../machine/sv39.ts';
+import { Ring } from './device-page.ts';
 import { find } from './second-stage.ts';
 import { isShared } from './sharing.ts';
-import { makeReady } from './slices.ts';
+import { interrupt, makeReady } from './slices.ts';
 import { Cpu, type State, Vm, VmState } from './state.ts';
 import { startOut } from './swap.ts';
 
 /** Watermarks, in parts of memory, and at least so many pages. */
 const HIGH = 0.06;
-const SOFT = 0.04;
 const HARD = 0.02;
 const LEAST = 4;
 const STEP = 8; // pages that one turn begins to write out
@@ -122,8 +123,12 @@ function random(state: State): number {
   return x >>> 0;
 }
 
-/** What free memory a guest whose pages can be had back needs: asked for before it is short. */
-export const isShort = (state: State): boolean => soonFree(state) < mark(state, SOFT);
+/** Asks a guest to give up `pages` of its own choice, by its device page and an interrupt. */
+export function ask(state: State, vm: number, pages: number): void {
+  state.vm.put(vm, Vm.target, pages);
+  state.machine.store(state.vm.get(vm, Vm.ring) * PAGE_BYTES + Ring.target * 4, pages);
+  interrupt(state, vm);
+}
 
 /** A virtual machine is blocked until a page of its own is there, or any page is free. */
 export function block(state: State, vm: number): void {

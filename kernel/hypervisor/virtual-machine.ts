@@ -459,6 +459,14 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#paging.changed(page);
   }
 
+  /** The log of what is written to its memory, for who copies it while it runs: see Paging. */
+  arm(): void {
+    this.#paging.arm();
+  }
+  written(): number[] {
+    return this.#paging.collect();
+  }
+
   /** It will not run again: nothing may remember its memory. */
   ended(): void {
     this.#paging.ended();

@@ -16,7 +16,7 @@ import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import { Cpu, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
-import { program, Script } from '../machine/script.ts';
+import { Cell, program, Script } from '../machine/script.ts';
 import { violations, watch } from './invariants.ts';
 
 const PRIMES = 'minimal: 9592 primes below 100000\n';
@@ -192,6 +192,46 @@ describe('what was written comes back', () => {
     w.machine.run(w.machine.now() + 50_000_000);
     expect(w.output.get(0)).toMatch(/stopped at guest-physical 0x[0-9a-f]+: the disk cannot give/);
     expect(violations(w.machine, w.hypervisor)).toEqual([]);
+  });
+});
+
+describe('the balloon', () => {
+  test('what a guest gives up is free for others, and comes back as zeros when it is touched', () => {
+    const [first, count] = [40, 20];
+    const seen: number[] = [];
+    const supervisor = new Script({
+      boot: (s) => {
+        for (let n = 0; n < count; n++) s.machine.store((first + n) * PAGE_BYTES, 1000 + n);
+        s.put(Cell.current, -1);
+      },
+      trap: (s, { cause }) => {
+        if (cause !== Cause.externalInterrupt) return false;
+        const { balloon } = s.machine;
+        const want = balloon.target() - balloon.size();
+        for (let n = 0; n < want; n++) balloon.give(first + n);
+        for (let n = 0; n < -want; n++) seen.push(s.machine.load((first + n) * PAGE_BYTES));
+        // Nonsense, and the device page, are nobody's to give.
+        for (const page of [-1, 0.5, 2 ** 30, s.machine.pages]) balloon.give(page);
+        return true;
+      },
+    });
+    const at = { firstBlock: 0, blocks: 0, channel: 1 };
+    const w = world([{ supervisor, images: [], pages: 100, ...at }], 200, {}, 1);
+    w.machine.run();
+    const before = w.cpu(Cpu.free);
+    expect(w.hypervisor.balloon(0, 12)).toBe(null);
+    w.machine.run();
+    // But for a page that its supervisor touched for the first time.
+    const after = w.cpu(Cpu.free);
+    expect(after).toBeGreaterThanOrEqual(before + 11);
+    expect(w.vm(0, Vm.ballooned)).toBe(12);
+    expect(w.hypervisor.balloon(0, 4)).toBe(null);
+    w.machine.run();
+    expect(seen).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    expect(w.cpu(Cpu.free)).toBe(after - 8);
+    expect(w.hypervisor.balloon(0, 1e6)).toEqual({
+      refused: '1000000 pages of 99: ask for 0 to 99',
+    });
   });
 });
 

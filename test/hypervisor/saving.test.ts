@@ -10,6 +10,8 @@ import { PhysicalMachine } from '../../machine/physical.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
 import { type Guest, Hypervisor, type Refusal } from '../../kernel/hypervisor/hypervisor.ts';
 import { Cpu, type HypervisorConfig, Vm } from '../../kernel/hypervisor/state.ts';
+import { migrate } from '../../kernel/hypervisor/migration.ts';
+import type { Saved } from '../../kernel/hypervisor/saving.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
 import { resumable } from '../../libos/minimal/resumable.ts';
@@ -126,6 +128,68 @@ describe('clone', () => {
     for (const vm of [...clones, parent]) w.hypervisor.destroy(vm);
     expect(violations(w.machine, w.hypervisor)).toEqual([]);
     expect(w.cpu(Cpu.shared)).toBe(0);
+  });
+});
+
+describe('live migration', () => {
+  test('in rounds while it runs: the target has the memory as it was at the switch', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 60_000, max: 250_000 }),
+        fc.constantFrom(0.5, 2, 8),
+        fc.boolean(),
+        (when, bytesPerCycle, exo) => {
+          const [here, there] = [world(), world()];
+          const vm = row(here.hypervisor.create(guest(1, exo)));
+          here.machine.run(when);
+          const link = {
+            bytesPerCycle,
+            pass: (cycles: number) => {
+              for (const { machine } of [here, there]) machine.run(machine.now() + cycles);
+            },
+          };
+          const save = here.hypervisor.save.bind(here.hypervisor);
+          let truth: Saved | null = null;
+          here.hypervisor.save = (at) => {
+            const saved = save(at);
+            if (!('refused' in saved)) truth = saved;
+            return saved;
+          };
+          const moved = migrate(here.hypervisor, vm, there.hypervisor, guest(2, exo), link);
+          if ('refused' in moved) throw new Error(moved.refused);
+          // It was stopped when it was saved: the target has each of its pages as it was then.
+          there.hypervisor.pause(moved.vm, true);
+          const got = there.hypervisor.save(moved.vm);
+          if ('refused' in got) throw new Error(got.refused);
+          const memory = (saved: Saved | null): unknown => saved?.memory;
+          expect(got.memory).toEqual(memory(truth));
+          there.hypervisor.pause(moved.vm, false);
+          there.machine.run(20_000_000);
+          const all = (here.output.get(1) ?? '') + (there.output.get(2) ?? '');
+          expect(all).toBe(LINE);
+          expect(moved.rounds.length).toBeLessThanOrEqual(6);
+          const sent = moved.rounds.reduce((n, pages) => n + pages, 0);
+          expect(sent).toBeGreaterThanOrEqual(got.memory.length);
+          expect(moved.bytes).toBeGreaterThan(sent * 4096);
+          // Shorter than stopping it and sending all would have been.
+          expect(moved.downtime).toBeLessThan((got.memory.length * 4104) / bytesPerCycle);
+          // The source has nothing of it any more.
+          expect(violations(here.machine, here.hypervisor)).toEqual([]);
+        },
+      ),
+      { numRuns: 8 },
+    );
+  });
+
+  test('of one that cannot be carried is refused, and it runs on where it is', () => {
+    const [here, there] = [world(), world()];
+    const vm = row(here.hypervisor.create(guest(1, false, { images: [minimal] })));
+    here.machine.run(100_000);
+    const link = { bytesPerCycle: 1, pass: () => undefined };
+    const moved = migrate(here.hypervisor, vm, there.hypervisor, guest(2, false), link);
+    expect(whyNot(moved)).toMatch(/no entry 'resume'/);
+    here.machine.run();
+    expect(here.output.get(1)).toBe('minimal: 9592 primes below 100000\n');
   });
 });
 
