@@ -18,7 +18,8 @@ const BLOCKS = 4096;
 
 const image = new Image(treeOf(AWKWARD), BLOCKS);
 const programs = [...PROGRAMS, status];
-const changes = ({ script }: Case): boolean => />|\bcp /.test(script);
+const changes = ({ script }: Case): boolean =>
+  />|\b(cp|mv|ln|rm|rmdir|mkdir|touch|tee|chmod) /.test(script);
 const command = ({ script }: Case): string => `status ${quoted(script)}`;
 
 /** Cases side by side in as few scripts as hold them. */
