@@ -377,12 +377,16 @@ class Shell {
     let status = targets.length > 0 ? 0 : 2;
     for (const target of targets) {
       let pid = Number(target);
+      let stopped = false;
       if (target.startsWith('%')) {
         const found = yield* this.#job('kill', target);
         if (found === null) return 1;
         pid = found[1].group === 0 ? found[1].last : -found[1].group;
+        ({ stopped } = found[1]);
       }
       const error = yield* io.process.kill(pid, signal);
+      // A stopped job is to hear of it now.
+      if (error >= 0 && stopped) yield* io.process.kill(pid, Signal.CONT);
       if (error >= 0) continue;
       yield* io.complain(`kill: ${target}: ${messageOf(error)}`);
       status = 1;
