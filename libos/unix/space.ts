@@ -139,7 +139,10 @@ export class Space {
     if (!(yield* this.#ensureLeaf(Math.floor(page / ENTRIES)))) return false;
     const physical = yield* this.#shared.take();
     if (physical < 0) return false;
-    if (!(yield* this.#map(page, physical, RW))) return false;
+    if (!(yield* this.#map(page, physical, RW))) {
+      yield* this.#shared.drop(physical);
+      return false;
+    }
     if (this.#port.fill(at(page), 0, PAGE) === undefined) yield* this.#port.fault();
     return true;
   }
@@ -153,11 +156,15 @@ export class Space {
     const copy = yield* this.#shared.take();
     if (copy < 0) return false;
     const { status } = yield* this.#sys.pageCopy(copy, COMMON, 0, physical, COMMON, 0);
-    if (status !== Status.ok) return false;
+    if (status !== Status.ok) {
+      yield* this.#shared.drop(copy);
+      return false;
+    }
     yield* this.#sys.pageUnmap(leaf, page % ENTRIES, 1, COMMON);
-    if (!(yield* this.#map(page, copy, RW))) return false;
     yield* this.#shared.drop(physical);
-    return true;
+    if (yield* this.#map(page, copy, RW)) return true;
+    yield* this.#shared.drop(copy);
+    return false;
   }
 
   // ---- tables -----------------------------------------------------------------------------------
@@ -190,11 +197,14 @@ export class Space {
     return true;
   }
 
+  /** Makes a leaf table of three pages that were taken for it; if that is refused, they go back. */
   *#hang(parent: number, index: number, pages: readonly number[]): Op<boolean> {
     const [table, ledger0, ledger1] = [pages[0] ?? 0, pages[1] ?? 0, pages[2] ?? 0];
     const ledgers = [ledger0, ledger1] as const;
     const { status } = yield* this.#sys.tableCreate(parent, index, table, COMMON, ledgers, COMMON);
-    return status === Status.ok;
+    if (status === Status.ok) return true;
+    for (const page of pages) yield* this.#shared.drop(page);
+    return false;
   }
 
   *#map(page: number, physical: number, flags: number): Op<boolean> {

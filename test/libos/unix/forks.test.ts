@@ -5,8 +5,8 @@
  */
 import { describe, expect, test } from 'vitest';
 
-import type { Op } from '../../../libos/syscalls.ts';
-import { at, CONTROL, Control, PAGE } from '../../../libos/unix/layout.ts';
+import { type Op, Syscalls, type UserPort } from '../../../libos/syscalls.ts';
+import { at, COMMON, CONTROL, Control, FREE, PAGE } from '../../../libos/unix/layout.ts';
 import { Errno, O_READ, type Process, type Program } from '../../../libos/unix/process.ts';
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { Image, print, runReal, treeOf } from './real.ts';
@@ -107,7 +107,52 @@ const same: Program = {
   },
 };
 
-const programs = [...PROGRAMS, readers, orphan, hungry, same];
+/** What the library would take next. */
+function* nextPage(port: UserPort): Op<number> {
+  const free = yield* port.load(at(CONTROL) + Control.free * 4);
+  return yield* port.load(at(FREE) + (free - 1) * 4);
+}
+
+/**
+ * A child whose next page has gone behind its library's back, or may not be mapped, writes where it
+ * needs one: a page that is new, or one that it shares with its parent. It dies, and has kept none
+ * of the free pages.
+ */
+const refused: Program = {
+  name: 'refused',
+  *main(process) {
+    const { port } = process;
+    const free = (): Op<number> => port.load(at(CONTROL) + Control.free * 4);
+    const mine = yield* process.heap(2 * PAGE);
+    yield* port.store(mine, 1);
+    const text = yield* process.heap(PAGE);
+    yield* port.store(text, 0);
+    let line = '';
+    for (const child of [0, 1]) {
+      for (const address of [mine + PAGE, mine]) {
+        const before = yield* free();
+        yield* process.fork(child, address);
+        const ended = yield* process.wait();
+        line += `${(yield* free()) - before} ${typeof ended === 'number' ? ended : ended[1]}\n`;
+      }
+    }
+    const bytes = Uint8Array.from(line, (char) => char.charCodeAt(0));
+    port.write(text, bytes, 0, bytes.length) ?? (yield* port.fault());
+    return yield* process.write(1, text, bytes.length);
+  },
+  children: [
+    function* ({ port }, address): Op<number> {
+      yield* new Syscalls(port).pageFree(yield* nextPage(port), COMMON);
+      return yield* port.store(address, 2);
+    },
+    function* ({ port }, address): Op<number> {
+      yield* new Syscalls(port).pageLimit(yield* nextPage(port), COMMON, 0, 0);
+      return yield* port.store(address, 2);
+    },
+  ],
+};
+
+const programs = [...PROGRAMS, readers, orphan, hungry, same, refused];
 const disk = new Image(treeOf({ a: 'a'.repeat(9_000), b: 'b'.repeat(9_000) }), 800);
 
 function output(script: string, sliceCycles = 1_000_000): string {
@@ -141,4 +186,10 @@ test('a fork that cannot be done takes no pages', () => {
 
 test('a descriptor that is made a name of itself stays what it is', () => {
   expect(output('same')).toBe('true 5\n5 0\n');
+});
+
+test('a page that cannot be mapped or copied to is not kept', () => {
+  const lines = output('refused').split('\n');
+  expect(lines.filter((line) => /^unix: process .* killed: /.test(line))).toHaveLength(4);
+  expect(lines.filter((line) => / 139$/.test(line))).toEqual(Array<string>(4).fill('0 139'));
 });
