@@ -5,7 +5,8 @@
  */
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { SCATTER } from '../../machine/disk.ts';
-import { reach, unpin } from './pages.ts';
+import { unpin } from './free-pages.ts';
+import { reach } from './pages.ts';
 import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
 import { interrupt } from './slices.ts';
 import { cameIn, wentOut } from './swap.ts';

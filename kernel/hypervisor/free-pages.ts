@@ -70,3 +70,11 @@ function unlink(state: State, page: number, order: number): void {
   if (next !== 0) row.put(next - 1, Page.pins, before);
   row.put(page, Page.owner, PageKind.inside);
 }
+
+/** A device request has ended that reached `host`. */
+export function unpin(state: State, host: number): void {
+  const pins = state.page.add(host, Page.pins, -1);
+  if (pins > 0 || state.kind(host) !== PageKind.limbo) return;
+  state.add(Cpu.limbo, -1);
+  give(state, host);
+}

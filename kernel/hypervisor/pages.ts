@@ -19,7 +19,17 @@ import { assert } from '../../machine/assert.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { Ring } from './device-page.ts';
 import { give, take } from './free-pages.ts';
-import { absence, Absent, COPY, find, LEAF, rootTable, setEntry } from './second-stage.ts';
+import {
+  absence,
+  Absent,
+  COPY,
+  find,
+  isBusy,
+  LEAF,
+  rescue,
+  rootTable,
+  setEntry,
+} from './second-stage.ts';
 import { leaveShared, privateCopy } from './sharing.ts';
 import { Cpu, Page, PageKind, type State, Vm } from './state.ts';
 import { freeSlot, startIn } from './swap.ts';
@@ -139,12 +149,6 @@ function waitForAny(state: State, vm: number): number {
   return Backing.wait;
 }
 
-/** A page that is on its way out is wanted again: it never left. */
-export function rescue(state: State, vm: number, page: number, host: number): void {
-  state.own(host, PageKind.guest, vm);
-  setEntry(state, vm, page, pte(host, LEAF));
-}
-
 /** Maps `host` as guest page `page`, making the tables that lack. False: there is no room. */
 export function mapHost(
   state: State,
@@ -216,14 +220,6 @@ function countGiven(state: State, vm: number, n: number): void {
   state.machine.store(state.vm.get(vm, Vm.ring) * PAGE_BYTES + Ring.ballooned * 4, given);
 }
 
-/** Whether a device reaches what the entry names. */
-export function isBusy(state: State, entry: number): boolean {
-  if ((entry & PTE_V) === 0) {
-    return absence(entry) === Absent.leaving || absence(entry) === Absent.coming;
-  }
-  return (entry & COPY) === 0 && state.page.get(ptePpn(entry), Page.pins) > 0;
-}
-
 /** What an entry names is no longer the guest's. The entry itself is the caller's to overwrite. */
 function drop(state: State, vm: number, entry: number): void {
   if ((entry & PTE_V) === 0) {
@@ -277,12 +273,4 @@ export function release(state: State, vm: number): void {
   };
   for (let n = 0; n < ROOT_PAGES; n++) down(root + n, 2);
   state.vm.put(vm, Vm.ring, 0);
-}
-
-/** A device request has ended that reached `host`. */
-export function unpin(state: State, host: number): void {
-  const pins = state.page.add(host, Page.pins, -1);
-  if (pins > 0 || state.kind(host) !== PageKind.limbo) return;
-  state.add(Cpu.limbo, -1);
-  give(state, host);
 }

@@ -9,6 +9,7 @@ import { assert } from '../../machine/assert.ts';
 import {
   ENTRIES,
   isLeaf,
+  pte,
   PTE_A,
   PTE_D,
   PTE_R,
@@ -19,7 +20,7 @@ import {
   ptePpn,
   vpnIndex,
 } from '../../machine/sv39.ts';
-import { type State, Vm } from './state.ts';
+import { Page, PageKind, type State, Vm } from './state.ts';
 
 export const LEAF = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
 /** A leaf that lacks W because others stand on the same host page. */
@@ -59,4 +60,18 @@ export function setEntry(state: State, vm: number, page: number, value: number):
   assert(place?.level === 0, 'pages: the page has a leaf table');
   state.machine.writePtes([{ table: place.table, index: place.index, value }]);
   if ((place.entry & PTE_V) !== 0) state.changed(vm, page);
+}
+
+/** A page that is on its way out is wanted again: it never left. */
+export function rescue(state: State, vm: number, page: number, host: number): void {
+  state.own(host, PageKind.guest, vm);
+  setEntry(state, vm, page, pte(host, LEAF));
+}
+
+/** Whether a device reaches what the entry names. */
+export function isBusy(state: State, entry: number): boolean {
+  if ((entry & PTE_V) === 0) {
+    return absence(entry) === Absent.leaving || absence(entry) === Absent.coming;
+  }
+  return (entry & COPY) === 0 && state.page.get(ptePpn(entry), Page.pins) > 0;
 }

@@ -92,10 +92,8 @@ export const Vm = {
   shares: 62, // weight of its claim to the rest
   ins: 63, // pages that came back so far
   waitsFor: 64, // guest page + 1 that it is blocked on; -1: any free page
-  disk: 65, // model, of DiskModel
-  readOnly: 66,
-  base: 67, // of ins: what came back since then its supervisor needs for the trap at hand
-  waits: 68, // times that it waited for any page since it last got on
+  base: 65, // of ins: what came back since then its supervisor needs for the trap at hand
+  waits: 66, // times that it waited for any page since it last got on
   // Of a guest whose supervisor runs in user mode.
   runs: 69, // what runs, of Runs
   trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them

@@ -7,9 +7,8 @@
  *                          \--(touched)--> guest: it never left
  */
 import { pte, ptePpn } from '../../machine/sv39.ts';
-import { give } from './free-pages.ts';
-import { isBusy, rescue, unpin } from './pages.ts';
-import { Absent, COPY, LEAF, type Place, setEntry } from './second-stage.ts';
+import { give, unpin } from './free-pages.ts';
+import { Absent, COPY, isBusy, LEAF, type Place, rescue, setEntry } from './second-stage.ts';
 import { fill, freeTag, REQUEST_WRITE } from './requests.ts';
 import { Cpu, Page, PageKind, Slot, type State, TagState, Vm } from './state.ts';
 
