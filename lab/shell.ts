@@ -19,6 +19,7 @@ import { createInterface, type Interface } from 'node:readline';
 import { PROFILES, RISCV } from '../machine/costs.ts';
 import { type Medium, RamMedium } from '../machine/disk.ts';
 import type { PhysicalMachine } from '../machine/physical.ts';
+import { kv } from '../libos/kv/kv.ts';
 import { geometry, MAGIC } from '../libos/unix/fs/format.ts';
 import { PROGRAMS } from '../libos/unix/programs/index.ts';
 import { unix } from '../libos/unix/unix.ts';
@@ -29,6 +30,7 @@ import { loadTree, UsageError } from './tree.ts';
 
 const BLOCK = 4096;
 const LEAST = 16_384; // blocks of a disk: 64 MiB
+const STORE = { image: 1, pages: 256, blocks: 512 }; // behind the file system: 2 MiB
 const STEP = 2e6; // cycles between two looks at the host's terminal
 const CHANNEL = 1;
 const CTRL_C = 3;
@@ -58,7 +60,8 @@ export async function runShell(options: ShellOptions, host: Host): Promise<numbe
     const { machine } = build({
       mode: options.mode,
       tenants: [CHANNEL],
-      images: [unix(PROGRAMS)],
+      images: [unix(PROGRAMS, STORE)],
+      others: [kv()],
       medium,
       profile: PROFILES[0] ?? RISCV,
       parameters: {
@@ -272,7 +275,8 @@ function openDisk({ input, disk }: ShellOptions): OpenDisk {
   }
   const words = new Int32Array(2);
   readSync(descriptor, words, 0, 8, 0);
-  const [magic, blocks = 0] = words;
+  const [magic, files = 0] = words;
+  const blocks = files + STORE.blocks;
   if (magic !== MAGIC || statSync(disk).size !== diskFor(1, blocks) * BLOCK) {
     close();
     throw new UsageError(`--disk ${disk}: holds no file system that exoscope shell has made`);
@@ -280,7 +284,7 @@ function openDisk({ input, disk }: ShellOptions): OpenDisk {
   return { medium: new FileMedium(descriptor, diskFor(1, blocks)), blocks, close };
 }
 
-/** A file system with the host's files as /in, and room for as much again. */
+/** A file system with the host's files as /in, and room for as much again; and for the store. */
 function fresh(input: string | undefined): { file: Map<number, Uint8Array>; blocks: number } {
   const empty: Node = { kind: 'directory', entries: new Map<string, Node>() };
   const tree = input === undefined ? null : loadTree(input);
@@ -295,7 +299,7 @@ function fresh(input: string | undefined): { file: Map<number, Uint8Array>; bloc
   let blocks = Math.max(LEAST, ((tree?.blocks ?? 0) + (tree?.directories ?? 0)) * 2);
   blocks = Math.max(blocks, ((tree?.facts.files ?? 0) + (tree?.directories ?? 0)) * 4);
   blocks += geometry(blocks).data;
-  return { file: makeFileSystem(root, blocks), blocks };
+  return { file: makeFileSystem(root, blocks), blocks: blocks + STORE.blocks };
 }
 
 /** Blocks of a host file. */

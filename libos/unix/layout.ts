@@ -13,6 +13,7 @@
  *          288-351    views of the process's own leaf tables, read-only
  *          352        window for copying     353   window for building a child
  *          360-367    file window, lent by the file server's client table
+ *          368-383    buffer granted to the key-value store, while a program has it open
  *          384-       heap, on through further leaf tables
  */
 import { Start } from '../../kernel/abi.ts';
@@ -38,6 +39,8 @@ export const LEAVES_MAX = 64;
 export const BUILD_WINDOW = 353;
 export const FILE_WINDOW = 360;
 export const WINDOW_PAGES = 8;
+export const STORE_BUFFER = 368;
+export const STORE_BUFFER_PAGES = 16;
 export const HEAP = 384;
 
 /** Shared pages by number, and where each is mapped. */
@@ -85,6 +88,7 @@ export const Control = {
   foreground: 962, // process group that ^C is for
   terminal: 963, // 1: somebody has opened it
   terminalFlags: 964,
+  store: 965, // environment id of the key-value store, 0 if there is none
 } as const;
 
 export const WINDOW_SETS = 32;

@@ -4,6 +4,7 @@
  * between a descriptor and the process's memory. What host code does with bytes once it has them
  * (port.read, port.write) is charged from the table in work.ts.
  */
+import type { KvClient } from '../kv/client.ts';
 import type { Op, UserPort } from '../syscalls.ts';
 
 /** Results below zero are errors. */
@@ -13,6 +14,7 @@ export const Errno = {
   ESRCH: -3,
   EINTR: -4,
   EIO: -5,
+  ENXIO: -6,
   EBADF: -9,
   ECHILD: -10,
   EAGAIN: -11,
@@ -134,8 +136,16 @@ export interface Process {
   fsync(fd: number): Op<number>;
   room(): Op<Room | number>;
   chdir(path: string): Op<number>;
-  /** Everything written so far is durable when it returns. */
+  /** Everything written so far, the key-value store's too, is durable when it returns. */
   sync(): Op<number>;
+
+  // The key-value store that lodges with this Unix.
+  /**
+   * A session with it, whose buffer is ours to read and write until `closeStore`, which the end of
+   * a program does too; ENXIO if there is no store.
+   */
+  openStore(): Op<KvClient | number>;
+  closeStore(): Op<void>;
 
   // Memory.
   /** `bytes` more bytes of zero-filled heap, page-aligned; its address, or ENOMEM. */

@@ -4,6 +4,9 @@
  * buries us can close what we left open.
  */
 import { Status } from '../../kernel/abi.ts';
+import { KvClient } from '../kv/client.ts';
+import { PROTOCOL } from '../kv/protocol.ts';
+import { ask } from '../parts/messages.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import { FileClient } from './fs/client.ts';
 import { BLOCK, InodeKind, RECORD_HEADER } from './fs/format.ts';
@@ -22,6 +25,8 @@ import {
   PROCESS_MAX,
   Row,
   RowState,
+  STORE_BUFFER,
+  STORE_BUFFER_PAGES,
   UAREA,
   UNNAMED,
   User,
@@ -49,6 +54,7 @@ import { Env, envIndex } from '../../kernel/abi.ts';
 import { WORK } from './work.ts';
 
 const user = (word: number): number => at(UAREA) + word * 4;
+const STORE_ENTRY = 2; // access entry that grants a page to the store; 1 is the file server's
 const CONSOLE_PART = 4096; // bytes of one console call
 const TTY = '/dev/tty';
 const NULL = '/dev/null';
@@ -97,6 +103,7 @@ export class UnixProcess implements Process {
   readonly #terminal: TerminalInput;
   readonly #self: number;
   readonly #program: string;
+  #store: { readonly client: KvClient; readonly pages: readonly number[] } | null = null;
 
   /** @param program that runs, by name: its forked children find their functions there */
   constructor(
@@ -399,7 +406,7 @@ export class UnixProcess implements Process {
   /** The journal makes everything before durable with it. */
   *fsync(fd: number): Op<number> {
     const file = yield* this.#openFile(fd, 0);
-    return file < 0 ? file : yield* this.sync();
+    return file < 0 ? file : yield* this.#syncFiles();
   }
 
   *room(): Op<Room | number> {
@@ -416,7 +423,48 @@ export class UnixProcess implements Process {
   }
 
   *sync(): Op<number> {
+    const error = yield* this.#syncFiles();
+    const store = yield* this.#shared.control(Control.store);
+    if (store === 0) return error;
+    const { status } = yield* ask(this.#sys, store, PROTOCOL.sync, {});
+    return error < 0 || status === 0 ? error : Errno.EIO;
+  }
+
+  *#syncFiles(): Op<number> {
     return (yield* this.#files.ask(FsOp.sync, [0, 0, 0]))[0];
+  }
+
+  // ---- the key-value store ----------------------------------------------------------------------
+
+  *openStore(): Op<KvClient | number> {
+    if (this.#store !== null) return this.#store.client;
+    const store = yield* this.#shared.control(Control.store);
+    if (store === 0) return Errno.ENXIO;
+    const pages = yield* this.#shared.takeMany(STORE_BUFFER_PAGES);
+    if (pages === null) return Errno.ENOMEM;
+    for (let n = 0; n < pages.length; n++) {
+      yield* this.#around.space.place(STORE_BUFFER + n, pages[n] ?? 0);
+    }
+    const address = at(STORE_BUFFER);
+    // What others left in the pages is not for the store.
+    this.port.fill(address, 0, pages.length * PAGE) ?? (yield* this.port.fault());
+    const buffer = { address, pages, slot: COMMON, entry: STORE_ENTRY };
+    const client = new KvClient(this.#sys, store, buffer);
+    this.#store = { client, pages };
+    if (yield* client.connect()) return client;
+    yield* this.closeStore();
+    return Errno.ENXIO;
+  }
+
+  /** The store lets go of the pages first: until then they are for nothing else. */
+  *closeStore(): Op<void> {
+    if (this.#store === null) return;
+    const { client, pages } = this.#store;
+    yield* client.close();
+    const leaf = yield* this.port.load(user(User.tables));
+    yield* this.#sys.pageUnmap(leaf, STORE_BUFFER, pages.length, COMMON);
+    for (const page of pages) yield* this.#shared.drop(page);
+    this.#store = null;
   }
 
   // ---- memory -----------------------------------------------------------------------------------
@@ -468,6 +516,7 @@ export class UnixProcess implements Process {
     if (!this.#around.hasProgram(program)) return Errno.ENOENT;
     const stored = yield* storeArguments(this.port, at(UAREA), args);
     if (stored < 0) return stored;
+    yield* this.closeStore();
     yield* this.#around.space.clear();
     // Its functions are gone: only what is ignored stays so.
     for (let signal = 1; signal < SIGNALS; signal++) {
@@ -521,6 +570,7 @@ export class UnixProcess implements Process {
 
   /** The end of this process: everything closed, whoever waits told, then gone. */
   *end(status: number): Op<void> {
+    yield* this.closeStore();
     for (let fd = 0; fd < OPEN_MAX; fd++) yield* this.close(fd);
     yield* this.settle(this.pid, status);
     yield* this.#sys.envDestroy(this.#self, OWN, status);

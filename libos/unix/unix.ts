@@ -22,11 +22,13 @@ import {
   Status,
   WRITE,
 } from '../../kernel/abi.ts';
+import { startStore } from '../kv/lodge.ts';
 import { image, LibOS, type Op, OWN_ENTRIES, type UserPort } from '../libos.ts';
 import type { Entry } from '../../machine/user-port.ts';
 import { FileServer } from './fs/server.ts';
 import {
   at,
+  BUILD_WINDOW,
   COMMON,
   Control,
   COUNT_PAGES,
@@ -76,13 +78,24 @@ const RW = MAP_READ | MAP_WRITE;
 /** The script that the first shell runs. */
 export const RC = '/etc/rc';
 
+/** A key-value store that lodges here: an environment of the same tenant, in a part of its own. */
+export interface StoreSpec {
+  /** number of the image that holds it */
+  readonly image: number;
+  readonly pages: number;
+  /** at the end of the extent, behind the file system */
+  readonly blocks: number;
+}
+
 export class Unix extends LibOS {
   readonly #programs: readonly Program[];
+  readonly #store: StoreSpec | null;
   readonly #shared: Shared;
   readonly #space: Space;
 
-  constructor(port: UserPort, programs: readonly Program[]) {
+  constructor(port: UserPort, programs: readonly Program[], store: StoreSpec | null) {
     super(port);
+    this.#store = store;
     this.#programs = programs;
     this.#shared = new Shared(this.sys);
     this.#space = new Space(this.sys, this.#shared);
@@ -129,11 +142,37 @@ export class Unix extends LibOS {
     extent: number,
     blocks: number,
   ): Op<void> {
-    yield* this.#found(self, middle, leaf, quota);
-    const server = yield* this.#launch(SERVER_ENTRY, [extent, blocks]);
+    const { pages: lent, blocks: kept } = this.#store ?? { pages: 0, blocks: 0 };
+    yield* this.#found(self, middle, leaf, quota - lent);
+    const server = yield* this.#launch(SERVER_ENTRY, [extent, blocks - kept]);
     yield* this.#shared.setControl(Control.server, server);
+    if (this.#store !== null) {
+      yield* this.#lodge(this.#store, self, leaf, extent, blocks - kept);
+    }
     yield* this.#launch(SHELL_ENTRY, [0, 0]);
     yield* this.#schedule();
+  }
+
+  /** Makes the store: it runs while it is called, and when the scheduler finds it ready. */
+  *#lodge(
+    store: StoreSpec,
+    self: number,
+    leaf: number,
+    extent: number,
+    firstBlock: number,
+  ): Op<void> {
+    const shared = this.#shared;
+    const env = yield* startStore(this.sys, {
+      ...store,
+      ...{ self, extent, firstBlock },
+      slot: OWN,
+      patron: self,
+      window: { leaf, index: BUILD_WINDOW },
+      take: () => shared.take(),
+      put: (page) => shared.drop(page),
+    });
+    if (env < 0) throw new Error('unix: the quota is too small for the key-value store');
+    yield* shared.setControl(Control.store, env);
   }
 
   /** Takes all pages of the quota and lays the shared state out in the first of them. */
@@ -234,7 +273,9 @@ export class Unix extends LibOS {
     for (;;) {
       const seen = yield* shared.env(envIndex(this.self), Env.events);
       yield* terminal.feed();
-      let ran = false;
+      const store = yield* shared.control(Control.store);
+      let ran = store !== 0 && (yield* shared.stateOf(store)) === EnvState.ready;
+      if (ran) ran = (yield* this.sys.yieldTo(store)).status === Status.ok;
       const from = last + 1;
       for (let n = 0; n < PROCESS_MAX && !ran; n++) {
         const pid = (from + n) % PROCESS_MAX;
@@ -383,6 +424,8 @@ export class Unix extends LibOS {
   }
 }
 
-/** The Unix with these programs, as an image. */
-export const unix = (programs: readonly Program[]): ReturnType<typeof image> =>
-  image('unix', (port) => new Unix(port, programs), 3);
+/** The Unix with these programs, as an image; with a store, if it is told where that is. */
+export const unix = (
+  programs: readonly Program[],
+  store: StoreSpec | null = null,
+): ReturnType<typeof image> => image('unix', (port) => new Unix(port, programs, store), 3);

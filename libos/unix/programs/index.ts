@@ -7,6 +7,7 @@ import { find } from './find.ts';
 import { grep } from './grep.ts';
 import { head } from './head.ts';
 import { kill } from './kill.ts';
+import { kvget, kvput } from './kv.ts';
 import { ls } from './ls.ts';
 import { chmod, ln, mkdir, mv, rm, rmdir, touch } from './names.ts';
 import { primes } from './primes.ts';
@@ -51,4 +52,6 @@ export const PROGRAMS: readonly Program[] = [
   cut,
   tr,
   kill,
+  kvput,
+  kvget,
 ];

@@ -17,6 +17,7 @@ const MESSAGES: Readonly<Record<number, string>> = {
   [Errno.ESRCH]: 'No such process',
   [Errno.EINTR]: 'Interrupted system call',
   [Errno.EIO]: 'Input/output error',
+  [Errno.ENXIO]: 'No such device or address',
   [Errno.EBADF]: 'Bad file descriptor',
   [Errno.ECHILD]: 'No child processes',
   [Errno.EAGAIN]: 'Resource temporarily unavailable',

@@ -604,6 +604,11 @@ class ModelProcess implements Process {
     return 0;
   }
 
+  *openStore(): Op<number> {
+    return Errno.ENXIO;
+  }
+  *closeStore(): Op<void> {}
+
   *heap(bytes: number): Op<number> {
     if (this.#world.scattered) this.#top += PAGE;
     const address = this.#top;

@@ -9,7 +9,8 @@ import { build, type Built, diskFor, type Mode, type Parameters } from '../../..
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { O_CREATE, O_WRITE, type Process, type Program } from '../../../libos/unix/process.ts';
 import type { Op } from '../../../libos/syscalls.ts';
-import { unix } from '../../../libos/unix/unix.ts';
+import { kv } from '../../../libos/kv/kv.ts';
+import { type StoreSpec, unix } from '../../../libos/unix/unix.ts';
 import { RISCV } from '../../../machine/costs.ts';
 import { RamMedium } from '../../../machine/disk.ts';
 import type { Files } from './host.ts';
@@ -24,6 +25,8 @@ export interface RealConfig {
   readonly storm?: boolean;
   readonly programs?: readonly Program[];
   readonly limit?: number;
+  /** behind the file system on each tenant's disk; the parameter `blocks` counts both */
+  readonly store?: Omit<StoreSpec, 'image'>;
 }
 
 export interface RealOutcome {
@@ -73,8 +76,9 @@ export class Image {
   readonly #base: ReadonlyMap<number, Uint8Array>;
   readonly #script: number;
 
-  constructor(tree: Node, blocks: number) {
-    this.blocks = blocks;
+  /** @param store blocks of each tenant's disk that are not the file system's */
+  constructor(tree: Node, blocks: number, store = 0) {
+    this.blocks = blocks + store;
     const etc: Node = {
       kind: 'directory',
       entries: new Map([['rc', { kind: 'file', bytes: rc('') }]]),
@@ -117,14 +121,15 @@ export function boot(
   image: Image,
   medium: RamMedium,
   tenants: number,
-  { mode, parameters, storm = false, programs = PROGRAMS }: RealConfig,
+  { mode, parameters, storm = false, programs = PROGRAMS, store }: RealConfig,
 ): Booted {
   const stdout = Array.from({ length: tenants }, () => '');
   const complaints: string[] = [];
   const built = build({
     mode,
     tenants: stdout.map((_, n) => n + 1),
-    images: [unix(programs)],
+    images: [unix(programs, store === undefined ? null : { image: 1, ...store })],
+    others: [kv()],
     medium,
     profile: RISCV,
     parameters: {
