@@ -232,6 +232,8 @@ export const PageKind = {
 export const PAGE_ACCOUNT_SHIFT = 8;
 export const PAGE_ENV_SHIFT = 16;
 export const PAGE_KEPT = 1 << 30; // never taken by force
+/** Of a free page: it is in the balloon, whoever takes it has it back from the machine's owner. */
+export const PAGE_GIVEN = 1 << 29;
 
 /**
  * A name may carry the generation that its user knows: index, and above it a tag of `bits` bits, 0
@@ -353,6 +355,8 @@ export const Info = {
   requests: 17, // rows
   extentGeneration: 18, // changes of the extent table so far
   extentDurable: 19, // the last one that a power cut cannot undo
+  balloonTarget: 20, // pages that the machine's owner asks for
+  balloon: 21, // of them still to be given; negative: that it can do without
   sliceVector: 64, // env id per position, 0 if free
   sliceGeneration: 128,
   sliceAccount: 192,

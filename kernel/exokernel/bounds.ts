@@ -6,7 +6,7 @@
  */
 import { Call, type CallName } from '../abi.ts';
 
-// Per entry of a list or a range, at most: 33 of an unmapping (each the last of a quarantined page
+// Per entry of a list or a range, at most: 36 of an unmapping (each the last of a quarantined page
 // that is asked for), 11 of a change of flags, 21 of a mapping, 18 of a leaf that is taken away by
 // force, 12 of a page of a disk request, 25 of a predicate's term that is slept with. A check of a
 // capability takes 5, a row of the extent table 12, another environment of a chain of calls 6.
@@ -27,7 +27,7 @@ const WORST: Record<CallName, number> = {
   tableCreate: 75,
   tableDestroy: 256,
   pageMap: 36,
-  pageUnmap: 2200,
+  pageUnmap: 2400,
   pageProtect: 770,
   capForge: 15,
   capDrop: 12,

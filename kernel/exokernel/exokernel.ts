@@ -73,7 +73,15 @@ import {
   pageSweep,
   pageUnmap,
 } from './bindings.ts';
-import { claimPage, pageAllocate, pageCopy, pageFree, pageKeep, pageLimit } from './pages.ts';
+import {
+  asked,
+  claimPage,
+  pageAllocate,
+  pageCopy,
+  pageFree,
+  pageKeep,
+  pageLimit,
+} from './pages.ts';
 import { makeRoot, tableCreate, tableDestroy } from './tables.ts';
 import {
   dispatch,
@@ -340,6 +348,7 @@ export class Exokernel implements Supervisor {
         return;
       case Cause.externalInterrupt:
         if (completions(state, since)) this.#start(state);
+        asked(state);
         return;
       case Cause.consoleInterrupt:
         typed(state, trap.tval);

@@ -7,8 +7,10 @@ import {
   Account,
   ACCESS_ENTRIES,
   ALL_RIGHTS,
+  Info,
   LIMIT_MAX,
   MAP_WRITE,
+  PAGE_GIVEN,
   PAGE_KEPT,
   PageKind,
   READ,
@@ -43,9 +45,11 @@ export function pageAllocate(state: State, caller: number, claim: Claims): Answe
   const account = payer(state, caller);
   // Or those who allotted it could not take it back by name.
   if (!covers(state, account, cap)) return refuse(Status.notPermitted, 1);
-  if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
+  const word = state.pageWord.get(page, 0);
+  if ((word & 0xff) !== PageKind.free) return refuse(Status.notFree, 0);
   if (!hasRoom(state, account, Resource.pages)) return refuse(Status.quota, 0);
 
+  if ((word & PAGE_GIVEN) !== 0) state.info.add(0, Info.balloon, 1);
   claimPage(state, page, account, cap(0), cap(1));
   return ok();
 }
@@ -101,6 +105,28 @@ export function settle(state: State, page: number): void {
   state.setPage(page, PageKind.free, 0, 0);
   credit(state, account, Resource.pages);
   returned(state, account, page);
+  toBalloon(state, page);
+}
+
+/**
+ * A page that is free goes to the machine's owner, if it asks for some: what was there is nobody's,
+ * and whoever takes the page gets it scrubbed, from there or from here.
+ */
+function toBalloon(state: State, page: number): void {
+  const wanted = state.info.get(0, Info.balloon);
+  if (wanted <= 0) return;
+  state.setInfo(Info.balloon, wanted - 1);
+  state.pageWord.put(page, 0, PageKind.free | PAGE_GIVEN);
+  state.machine.balloon.give(page);
+}
+
+/** An interrupt: what the machine's owner asks for is published, for whoever may revoke. */
+export function asked(state: State): void {
+  const { balloon } = state.machine;
+  const target = balloon.target();
+  if (target === state.info.get(0, Info.balloonTarget)) return;
+  state.setInfo(Info.balloonTarget, target);
+  state.setInfo(Info.balloon, target - balloon.size());
 }
 
 /** The mark of a page that is never taken by force goes with its kind. */

@@ -3,10 +3,20 @@
  * allotment, so nothing is counted but the allotments; a revocation is a request and no more, for
  * nothing tells who maps a page, so none can be taken by force. Owed are rows that exist.
  */
-import { Account, ACCOUNTS, Env, Resource, RESOURCES, Status } from '../abi.ts';
+import {
+  Account,
+  ACCOUNTS,
+  Env,
+  Info,
+  PAGE_GIVEN,
+  PageKind,
+  Resource,
+  RESOURCES,
+  Status,
+} from '../abi.ts';
 import { storeTick } from '../supervisor.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
-import { pageAt, type State } from './state.ts';
+import { ACCOUNT, pageAt, type State } from './state.ts';
 import { announceRevocation } from './upcalls.ts';
 
 export const isAccount = (state: State, n: number): boolean =>
@@ -112,6 +122,39 @@ export function returned(state: State, account: number, page: number): void {
   if (page < first || page >= first + table.get(account, Account.pages)) return;
   table.add(account, Account.wanted, -1);
   allot(state, account, table.get(account, Account.taker), Resource.pages, 1);
+}
+
+/**
+ * An interrupt: the machine's owner asks for pages, or can do without some. The tenant hears of it
+ * as of a revocation, unless it is in one of its own; row 0 keeps the allotment of what it gave.
+ */
+export function asked(state: State): void {
+  const { machine, account: table, config } = state;
+  const target = machine.balloon.target();
+  if (target === state.info.get(0, Info.balloonTarget)) return;
+  const wanted = target - machine.balloon.size();
+  state.setInfo(Info.balloonTarget, target);
+  state.setInfo(Info.balloon, wanted);
+  const owed = table.get(ACCOUNT, Account.wanted);
+  if (owed > 0 && table.get(ACCOUNT, Account.taker) !== 0) return;
+  table.put(ACCOUNT, Account.wanted, Math.max(0, wanted));
+  table.put(ACCOUNT, Account.taker, 0);
+  table.put(ACCOUNT, Account.first, 0);
+  table.put(ACCOUNT, Account.pages, machine.pages);
+  storeTick(table, ACCOUNT, Account.deadline, machine.now() + config.sliceCycles);
+  const back = Math.min(-wanted, table.get(0, Account.limit + Resource.pages));
+  if (back > 0) allot(state, 0, ACCOUNT, Resource.pages, back);
+  const holder = state.row(table.get(ACCOUNT, Account.holder));
+  if (wanted > 0 && holder > 0) announceRevocation(state, holder);
+}
+
+/** A page that is free goes to the machine's owner, if it asks for some. */
+export function toBalloon(state: State, page: number): void {
+  const wanted = state.info.get(0, Info.balloon);
+  if (wanted <= 0) return;
+  state.setInfo(Info.balloon, wanted - 1);
+  state.pageWord.put(page, 0, PageKind.free | PAGE_GIVEN);
+  state.machine.balloon.give(page);
 }
 
 /** The first environment that draws on an account hears of revocation. */

@@ -6,9 +6,19 @@
  * as a table is a table, and what is scrubbed lies outside the unikernel's own.
  */
 import { ENTRIES, pte, PTE_A, PTE_D, PTE_U, PTE_V, ptePpn } from '../../machine/sv39.ts';
-import { Env, MAP_MAX, MAP_READ, MAP_SOFT, MAP_WRITE, PageKind, Status } from '../abi.ts';
+import {
+  Env,
+  Info,
+  MAP_MAX,
+  MAP_READ,
+  MAP_SOFT,
+  MAP_WRITE,
+  PAGE_GIVEN,
+  PageKind,
+  Status,
+} from '../abi.ts';
 import { writeDirectMap } from '../supervisor.ts';
-import { returned } from './accounts.ts';
+import { returned, toBalloon } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { isIndex, isPage, pageAt, type State } from './state.ts';
 
@@ -18,8 +28,10 @@ const FLAGS = MAP_READ | MAP_WRITE | MAP_SOFT; // what a caller may set
 export function pageAllocate(state: State, caller: number, claim: Claims): Answer {
   const page = pageAt(claim(0));
   if (!isPage(state, page)) return refuse(Status.badArgument, 0);
-  if (state.kind(page) !== PageKind.free) return refuse(Status.notFree, 0);
+  const word = state.pageWord.get(page, 0);
+  if ((word & 0xff) !== PageKind.free) return refuse(Status.notFree, 0);
 
+  if ((word & PAGE_GIVEN) !== 0) state.info.add(0, Info.balloon, 1);
   state.machine.zeroPage(page);
   state.setKind(page, PageKind.user, 0, state.env.get(caller, Env.account));
   return ok();
@@ -35,6 +47,7 @@ export function pageFree(state: State, claim: Claims): Answer {
   const account = state.accountOf(page);
   state.setKind(page, PageKind.free, 0, 0);
   returned(state, account, page);
+  toBalloon(state, page);
   return ok();
 }
 

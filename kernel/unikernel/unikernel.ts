@@ -34,7 +34,7 @@ import {
   type Trap,
   writeDirectMap,
 } from '../supervisor.ts';
-import { accountClose, accountCreate, accountMove, putAccount, revoke } from './accounts.ts';
+import { accountClose, accountCreate, accountMove, asked, putAccount, revoke } from './accounts.ts';
 import { type Answer, type Claims, ok, refuse } from './answer.ts';
 import { consoleRead, consoleWrite, typed } from './console.ts';
 import { completions, diskRequest } from './disk.ts';
@@ -173,6 +173,7 @@ export class Unikernel implements Supervisor {
         return;
       case Cause.externalInterrupt:
         completions(state);
+        asked(state);
         return;
       case Cause.consoleInterrupt:
         typed(state);

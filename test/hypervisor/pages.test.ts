@@ -6,71 +6,19 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
-import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Op } from '../../machine/user-port.ts';
 import { Cause } from '../../kernel/supervisor.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
-import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
-import { Cpu, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
+import type { Guest } from '../../kernel/hypervisor/hypervisor.ts';
+import { Cpu, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
 import { Cell, program, Script } from '../machine/script.ts';
-import { violations, watch } from './invariants.ts';
+import { violations } from './invariants.ts';
+import { SWAP_FIRST, world } from './world.ts';
 
 const PRIMES = 'minimal: 9592 primes below 100000\n';
-const SWAP_FIRST = 64;
-const SWAP_BLOCKS = 4000;
-
-interface World {
-  readonly machine: PhysicalMachine;
-  readonly hypervisor: Hypervisor;
-  readonly output: Map<number, string>;
-  cpu(word: number): number;
-  vm(row: number, word: number): number;
-}
-
-/** A host with `spare` pages beside the hypervisor's own tables. */
-function world(
-  guests: readonly Guest[],
-  spare: number,
-  config: Partial<HypervisorConfig> = {},
-  every = 31,
-): World {
-  const output = new Map<number, string>();
-  const full: HypervisorConfig = {
-    sliceCycles: 50_001,
-    backing: 'touch',
-    secondStage: '4KiB',
-    swap: { firstBlock: SWAP_FIRST, blocks: SWAP_BLOCKS },
-    ...config,
-  };
-  const boot = (pages: number): World => {
-    const machine = new PhysicalMachine({
-      pages,
-      images: [],
-      medium: new RamMedium(SWAP_FIRST + SWAP_BLOCKS),
-      output: (channel, bytes) => {
-        output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
-      },
-    });
-    const hypervisor = new Hypervisor(full, guests);
-    machine.boot(hypervisor);
-    const { state } = hypervisor;
-    return {
-      machine,
-      hypervisor,
-      output,
-      cpu: (word) => machine.memory.get(state.cpu.address(0, word)),
-      vm: (row, word) => machine.memory.get(state.vm.address(row, word)),
-    };
-  };
-  const own = boot(2048).hypervisor.state.end;
-  const made = boot(own + spare);
-  watch(made.machine, made.hypervisor, every);
-  return made;
-}
 
 const tenant = { image: 0, quota: 64, firstBlock: 0, blocks: 4 };
 
