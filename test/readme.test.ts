@@ -1,4 +1,5 @@
 /** The README tells the truth: what it shows is what the commands print. */
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { createRequire } from 'node:module';
@@ -50,5 +51,11 @@ describe('README', () => {
         .find((line) => line.trim().startsWith(`${name} `) && line.includes(` ${mode} `));
       expect(row, `${name} ${mode}`).toContain(` ${number(result.cycles)} `);
     }
+  });
+
+  test('the line for the shell prints what it says', () => {
+    const line = /^ {4}(printf .*cli\.ts shell)$/m.exec(readme)?.[1] ?? '';
+    const printed = execFileSync('bash', ['-c', line], { cwd: root, encoding: 'utf8' });
+    expect(printed).toBe('a\nb\n');
   });
 });
