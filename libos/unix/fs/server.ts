@@ -178,6 +178,8 @@ export class FileServer {
       case FsOp.mode:
         return [yield* this.#setMode(yield* directories.walk(a, window, b), c)];
       case FsOp.list: {
+        const mode = (yield* volume.field(a, Inode.links)) >>> MODE_SHIFT;
+        if ((mode & 0o400) === 0) return [Errno.EACCES];
         const count = yield* directories.list(a, b >>> 0, window);
         return [count, (b >>> 0) + BLOCK];
       }
