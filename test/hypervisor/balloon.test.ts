@@ -10,6 +10,7 @@ import {
   MAP_READ,
   MAP_WRITE,
   Operator,
+  packName,
   PAGE_GIVEN,
   PageKind,
   Resource,
@@ -45,6 +46,7 @@ class Keeper extends LibOS {
   #leaf = 0;
   #given = 0;
   #wrong = 0;
+  #asked = 0;
 
   constructor(port: UserPort, complies: boolean) {
     super(port);
@@ -68,7 +70,8 @@ class Keeper extends LibOS {
       }
       events = (yield* this.sys.sleep(events, 100_000)).value;
     }
-    yield* this.print(`${this.#pages.length} pages, ${this.#wrong} wrong`);
+    yield* this.print(`${this.#pages.length} pages, ${this.#wrong} wrong, asked ${this.#asked}`);
+    yield* this.#release(); // nobody wants it now
   }
 
   #at = (n: number): number => at(Start.freePages + n);
@@ -92,12 +95,17 @@ class Keeper extends LibOS {
   }
 
   override *onRevoke(wanted: number): Op<void> {
+    this.#asked++;
     for (let n = 0; this.#complies && n < wanted; n++) {
-      const page = this.#pages.pop() ?? -1;
-      yield* this.sys.pageUnmap(this.#leaf, Start.freePages + this.#pages.length, 1, 0);
-      if ((yield* this.sys.pageFree(page, 0)).status === Status.ok) this.#given++;
+      if (yield* this.#release()) this.#given++;
       else this.#wrong++;
     }
+  }
+
+  *#release(): Op<boolean> {
+    const page = this.#pages.pop() ?? -1;
+    yield* this.sys.pageUnmap(this.#leaf, Start.freePages + this.#pages.length, 1, 0);
+    return (yield* this.sys.pageFree(page, 0)).status === Status.ok;
   }
 }
 const keeper = (complies: boolean): Image => image('keeper', (port) => new Keeper(port, complies));
@@ -203,9 +211,10 @@ describe('pages go to the hypervisor and come back', () => {
     scene.run(3_000_000);
     expect(scene.given()).toBe(LESS);
     expect(w.cpu(Cpu.free)).toBe(after - (ASKED - LESS));
-    expect(scene.account(1, LIMIT)).toBe(limit - LESS);
+    expect([scene.account(1, LIMIT), scene.account(1, Account.wanted)]).toEqual([limit - LESS, 0]);
     w.machine.run();
-    expect(w.output.get(1)).toBe(`${HOLDS - LESS} pages, 0 wrong`);
+    expect(w.output.get(1)).toBe(`${HOLDS - LESS} pages, 0 wrong, asked 1`);
+    expect(scene.given()).toBe(LESS);
   });
 
   test('from an exokernel: a broker asks for the reserve, the tenant beside it does not notice', () => {
@@ -235,7 +244,8 @@ describe('pages go to the hypervisor and come back', () => {
       limit - LESS,
     ]);
     w.machine.run();
-    expect(w.output.get(1)).toContain(`${HOLDS - LESS} pages, 0 wrong`);
+    expect(w.output.get(1)).toContain(`${HOLDS - LESS} pages, 0 wrong, asked 1`);
+    expect(scene.given()).toBe(LESS);
     expect(w.output.get(1)).toContain(PRIMES);
   });
 });
@@ -250,5 +260,27 @@ test('a libOS that does not hear loses nothing by the balloon', () => {
   expect([scene.given(), w.cpu(Cpu.free)]).toEqual([0, free]);
   expect(scene.account(1, Account.wanted)).toBe(ASKED);
   w.machine.run();
-  expect(w.output.get(1)).toBe(`${HOLDS} pages, 0 wrong`);
+  expect(w.output.get(1)).toBe(`${HOLDS} pages, 0 wrong, asked 1`);
+});
+
+/** Asks itself for pages, for an account of its own, and takes its time. */
+class Owing extends LibOS {
+  override *main(): Op<void> {
+    const range = { first: 0, pages: yield* info(this.port, Info.pages) };
+    yield* this.sys.accountCreate(2, 1, 0, packName([1, 1]), 0);
+    yield* this.sys.revoke(1, 0, 2, range, 3, 1_000_000);
+    for (let events = 0; this.port.cycles() < END;) {
+      events = (yield* this.sys.sleep(events, 1_000_000)).value;
+    }
+  }
+}
+
+test('a unikernel whose tenant is in a revocation of its own is not asked in its place', () => {
+  const kernel = new Unikernel(QUICK, tenant, 1);
+  const scene = new Scene(kernel, [image('owing', (port) => new Owing(port))]);
+  scene.run(3_000_000);
+  expect(scene.w.hypervisor.balloon(0, ASKED)).toBe(null);
+  scene.run(3_000_000);
+  expect([scene.account(1, Account.wanted), scene.account(1, Account.taker)]).toEqual([3, 2]);
+  expect(scene.word(kernel.state.info, 0, Info.balloonTarget)).toBe(ASKED);
 });
