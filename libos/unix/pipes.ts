@@ -57,6 +57,17 @@ export class Pipes {
     return pipe;
   }
 
+  /** A pipe that holds `bytes`, at most a page, and has a reader and no writer. */
+  *holding(bytes: Uint8Array): Op<number> {
+    const pipe = yield* this.make();
+    if (pipe < 0) return pipe;
+    this.#port.write(at(PIPE_BUFFERS + pipe), bytes, 0, bytes.length) ??
+      (yield* this.#port.fault());
+    yield* this.#set(pipe, Pipe.tail, bytes.length);
+    yield* this.count(pipe, Pipe.writers, -1);
+    return pipe;
+  }
+
   *#isFree(pipe: number): Op<boolean> {
     return (yield* this.#get(pipe, Pipe.readers)) + (yield* this.#get(pipe, Pipe.writers)) === 0;
   }

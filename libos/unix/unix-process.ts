@@ -46,6 +46,7 @@ import {
   STOPPED,
   type WaitFor,
 } from './process.ts';
+import { Proc, procPath } from './proc.ts';
 import type { Shared } from './shared.ts';
 import { isQuiet, isStop, post, postGroup, send, SIGNALS, take } from './signals.ts';
 import type { Space } from './space.ts';
@@ -101,6 +102,7 @@ export class UnixProcess implements Process {
   readonly #files: FileClient;
   readonly #pipes: Pipes;
   readonly #terminal: TerminalInput;
+  readonly #proc: Proc;
   readonly #self: number;
   readonly #program: string;
   #store: { readonly client: KvClient; readonly pages: readonly number[] } | null = null;
@@ -124,6 +126,7 @@ export class UnixProcess implements Process {
     this.#files = new FileClient(around.sys, around.shared);
     this.#pipes = new Pipes(around.sys, around.shared, () => this.#deliver());
     this.#terminal = new TerminalInput(around.sys, around.shared);
+    this.#proc = new Proc(around.shared, around.space);
     this.#pipes.self(self);
   }
 
@@ -167,9 +170,23 @@ export class UnixProcess implements Process {
       yield* this.#install(fd, Kind.terminal, 0);
       return fd;
     }
+    const below = procPath(path);
+    if (below !== null) return yield* this.#openProc(fd, below, flags);
     const [file] = yield* this.#files.path(FsOp.open, path, flags);
     if (file < 0) return file;
     yield* this.#install(fd, Kind.file, file);
+    return fd;
+  }
+
+  /** The text as it is now, in a pipe without a writer. */
+  *#openProc(fd: number, below: readonly string[], flags: number): Op<number> {
+    const text = yield* this.#proc.text(below);
+    if (typeof text === 'number') return text;
+    if ((flags & O_WRITE) !== 0) return Errno.EACCES;
+    const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));
+    const pipe = yield* this.#pipes.holding(bytes);
+    if (pipe < 0) return pipe;
+    yield* this.#install(fd, Kind.pipeRead, pipe);
     return fd;
   }
 
@@ -328,6 +345,8 @@ export class UnixProcess implements Process {
   // ---- files ------------------------------------------------------------------------------------
 
   *stat(path: string): Op<Stat | number> {
+    const below = procPath(path);
+    if (below !== null) return yield* this.#proc.stat(below);
     const [inode, word, bytes] = yield* this.#files.path(FsOp.lookup, path);
     if (inode < 0) return inode;
     const directory = (word & 0xff) === InodeKind.directory;
@@ -341,6 +360,8 @@ export class UnixProcess implements Process {
   }
 
   *readdir(path: string): Op<readonly string[] | number> {
+    const below = procPath(path);
+    if (below !== null) return yield* this.#proc.names(below);
     const [inode] = yield* this.#files.path(FsOp.lookup, path);
     if (inode < 0) return inode;
     const names: string[] = [];

@@ -1,0 +1,159 @@
+/**
+ * /proc: what the process table and the kernel's exposed tables say, as text, made when a file is
+ * opened. Nothing of it is on the disk: /proc/meminfo, and /proc/PID/status for each process.
+ */
+import { Env, ENV_PAGES, envIndex, EnvState, Info, MAP_READ } from '../../kernel/abi.ts';
+import type { Op } from '../syscalls.ts';
+import {
+  at,
+  BUILD_WINDOW,
+  Control,
+  HEAP,
+  INFO,
+  PAGE,
+  PROCESS_MAX,
+  Row,
+  RowState,
+  User,
+} from './layout.ts';
+import { Errno, type Stat } from './process.ts';
+import type { Shared } from './shared.ts';
+import type { Space } from './space.ts';
+import { WORK } from './work.ts';
+
+const NAME = 64; // bytes of a program's name that are shown
+const INODES = 0x7f000000; // of files here: more than a disk has
+const MEMINFO = 'meminfo';
+const STATUS = 'status';
+
+const STATES: Readonly<Record<number, string>> = {
+  [EnvState.free]: 'gone',
+  [EnvState.made]: 'made',
+  [EnvState.ready]: 'ready',
+  [EnvState.sleeping]: 'sleeping',
+  [EnvState.calling]: 'calling',
+  [EnvState.receiving]: 'receiving',
+  [EnvState.zombie]: 'zombie',
+};
+
+/** The parts of a path below /proc; null: it is somewhere else. */
+export function procPath(path: string): readonly string[] | null {
+  if (!path.startsWith('/proc')) return null;
+  const [first, ...rest] = path.split('/').filter((part) => part !== '' && part !== '.');
+  return first === 'proc' ? rest : null;
+}
+
+export class Proc {
+  readonly #shared: Shared;
+  readonly #space: Space;
+
+  constructor(shared: Shared, space: Space) {
+    this.#shared = shared;
+    this.#space = space;
+  }
+
+  *stat(parts: readonly string[]): Op<Stat | number> {
+    const [first = '', second = ''] = parts;
+    const pid = yield* this.#pid(first);
+    const isFile = (parts.length === 1 && first === MEMINFO) || (pid > 0 && second === STATUS);
+    const isDirectory = parts.length === 0 || (parts.length === 1 && pid > 0);
+    if (!(isDirectory || isFile) || parts.length > 2) return Errno.ENOENT;
+    const inode = INODES + Math.max(pid, 0) * 2 + Number(isFile);
+    return { inode, directory: isDirectory, bytes: 0, mode: isFile ? 0o444 : 0o555, links: 1 };
+  }
+
+  *names(parts: readonly string[]): Op<readonly string[] | number> {
+    const stat = yield* this.stat(parts);
+    if (typeof stat === 'number') return stat;
+    if (!stat.directory) return Errno.ENOTDIR;
+    if (parts.length === 1) return [STATUS];
+    const names = [MEMINFO];
+    for (let pid = 1; pid < PROCESS_MAX; pid++) {
+      if ((yield* this.#pid(String(pid))) > 0) names.push(String(pid));
+    }
+    return names;
+  }
+
+  /** What a file holds now; EISDIR, ENOENT. */
+  *text(parts: readonly string[]): Op<string | number> {
+    const stat = yield* this.stat(parts);
+    if (typeof stat === 'number') return stat;
+    if (stat.directory) return Errno.EISDIR;
+    const pid = yield* this.#pid(parts[0] ?? '');
+    const lines = pid > 0 ? yield* this.#status(pid) : yield* this.#meminfo();
+    if (lines === null) return Errno.ENOENT; // it has gone meanwhile
+    const { port } = this.#shared;
+    port.work(lines.length * WORK.formatLine) ?? (yield* port.fault());
+    return lines.map(([name, value]) => `${name}: ${value}\n`).join('');
+  }
+
+  /** The process of that name, or -1. */
+  *#pid(name: string): Op<number> {
+    if (!/^[1-9][0-9]?$/.test(name) || Number(name) >= PROCESS_MAX) return -1;
+    const state = yield* this.#shared.row(Number(name), Row.state);
+    return state === RowState.running || state === RowState.ended ? Number(name) : -1;
+  }
+
+  /** Under the lock: so long nobody buries it, and its pages are its own. */
+  *#status(pid: number): Op<Lines | null> {
+    const shared = this.#shared;
+    yield* shared.lock();
+    const lines = (yield* this.#pid(String(pid))) < 0 ? null : yield* this.#statusOf(pid);
+    yield* shared.unlock();
+    return lines;
+  }
+
+  *#statusOf(pid: number): Op<Lines> {
+    const shared = this.#shared;
+    const { port } = shared;
+    const row = (word: number): Op<number> => shared.row(pid, word);
+    const env = yield* row(Row.env);
+    const stopped = (yield* row(Row.stopped)) !== 0;
+    const state = STATES[yield* shared.stateOf(env)] ?? 'unknown';
+    const view = at(BUILD_WINDOW);
+    const own = yield* this.#space.through(
+      BUILD_WINDOW,
+      yield* row(Row.uarea),
+      MAP_READ,
+      function* (): Op<{ name: string; end: number; leaves: number }> {
+        const bytes = new Uint8Array(NAME);
+        port.read(view + User.arguments, bytes, 0, NAME) ?? (yield* port.fault());
+        const name = String.fromCharCode(...bytes).split('\0')[0] ?? '';
+        const end = (yield* port.load(view + User.end * 4)) >>> 0;
+        return { name, end, leaves: yield* port.load(view + User.leaves * 4) };
+      },
+    );
+    return [
+      ['Name', own.name],
+      ['Pid', pid],
+      ['PPid', yield* row(Row.parent)],
+      ['Group', yield* row(Row.group)],
+      ['State', stopped ? 'stopped' : state],
+      ['Environment', envIndex(env)],
+      ['Heap pages', (own.end - at(HEAP)) / PAGE],
+      ['Leaf tables', own.leaves],
+      ['Pending signals', (yield* row(Row.pending)) >>> 0],
+    ];
+  }
+
+  *#meminfo(): Op<Lines> {
+    const shared = this.#shared;
+    const info = (word: number): Op<number> => shared.port.load(at(INFO) + word * 4);
+    const rows = yield* info(Info.environments);
+    const seen = Math.min(rows, Math.floor((ENV_PAGES * PAGE) / (Env.words * 4)));
+    let used = 0;
+    for (let n = 0; n < seen; n++) {
+      if ((yield* shared.env(n, Env.state)) !== EnvState.free) used++;
+    }
+    return [
+      ['Machine pages', yield* info(Info.pages)],
+      ['Free pages', yield* shared.control(Control.free)],
+      ['Environments', rows],
+      ['Environments used', used],
+      ['Slice cycles', yield* info(Info.sliceCycles)],
+      ['Disk requests', yield* info(Info.diskQueued)],
+    ];
+  }
+}
+
+type Lines = readonly (readonly [name: string, value: string | number])[];
