@@ -17,6 +17,7 @@ import { sha256sum } from './sha256sum.ts';
 import { no, sync, yes } from './small.ts';
 import { sort } from './sort.ts';
 import { cut, tail, tee, tr } from './text.ts';
+import { bracket, test } from './test.ts';
 import { uniq } from './uniq.ts';
 import { wc } from './wc.ts';
 import { xargs } from './xargs.ts';
@@ -54,4 +55,6 @@ export const PROGRAMS: readonly Program[] = [
   kill,
   kvput,
   kvget,
+  test,
+  bracket,
 ];

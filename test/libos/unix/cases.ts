@@ -248,6 +248,20 @@ const TABLE: readonly (readonly [name: string, script: string])[] = [
   ['sh: blanks', ' \n\t\n '],
   ['sh: within sh', `sh -c 'echo inner; sh -c "echo \\"in ner\\" | cat"; exit 5'`],
   ['sh: many stages', `echo x${' | cat'.repeat(20)}`],
+
+  ['test: paths', '[ -f plain ]; echo $?; [ -d plain ]; echo $?; test -d dir; echo $?; [ -e no ]'],
+  ['test: sizes', 'test -s plain; echo $?; [ -s dir ]; echo $?; [ ! -s no ]; echo $?; [ -s no ]'],
+  [
+    'test: texts',
+    '[ a = a ] && echo 1; [ a != a ] || echo 2; [ -n "" ]; echo $?; [ -z "" ]; echo $?',
+  ],
+  ['test: words alone', '[ a ]; echo $?; [ "" ]; echo $?; [ ]; echo $?; [ -n ]; echo $?; [ ! ]'],
+  [
+    'test: numbers',
+    '[ 2 -lt 10 ]; echo $?; [ 2 -gt 10 ]; echo $?; [ 07 -eq 7 ]; echo $?; [ 1 -ne 1 ]',
+  ],
+  ['test: more numbers', '[ -1 -le -1 ]; echo $?; [ 3 -ge 4 ]; echo $?; [ ! 3 -ge 4 ]; echo $?'],
+  ['test: no conditions', '[ a -eq 1 ]; echo $?; [ a b ]; echo $?; [ a; echo $?; test a b c d e'],
 ];
 
 export const CASES: readonly Case[] = TABLE.map(([name, script]) => ({
