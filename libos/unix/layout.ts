@@ -11,7 +11,8 @@
  *          192-255    shared pages 18-81
  *          256-287    pipe buffers: shared pages 82-113
  *          288-351    views of the process's own leaf tables, read-only
- *          352        window for copying     353   window for building a child
+ *          352        window for swap maps   353   window for building a child
+ *          354-359    how many swap maps name each block of the swap area, a byte each
  *          360-367    file window, lent by the file server's client table
  *          368-383    buffer granted to the key-value store, while a program has it open
  *          384-       heap, on through further leaf tables
@@ -36,11 +37,14 @@ export const FREE_PAGES = 64;
 export const PIPE_BUFFERS = 256;
 export const VIEWS = 288;
 export const LEAVES_MAX = 64;
+export const SWAP_WINDOW = 352;
 export const BUILD_WINDOW = 353;
 export const FILE_WINDOW = 360;
 export const WINDOW_PAGES = 8;
 export const STORE_BUFFER = 368;
 export const STORE_BUFFER_PAGES = 16;
+export const SWAP_COUNTS = 354;
+export const SWAP_COUNT_PAGES = 6;
 export const HEAP = 384;
 
 /** Shared pages by number, and where each is mapped. */
@@ -89,6 +93,12 @@ export const Control = {
   terminal: 963, // 1: somebody has opened it
   terminalFlags: 964,
   store: 965, // environment id of the key-value store, 0 if there is none
+  extent: 966,
+  swapBase: 967, // first block of the swap area, of the extent
+  swapBlocks: 968, // 0: there is none
+  swapFree: 969,
+  swapNext: 970, // where to look for a free block first
+  swapCounts: 971, // SWAP_COUNT_PAGES words: physical pages
 } as const;
 
 export const WINDOW_SETS = 32;
@@ -143,9 +153,13 @@ export const User = {
   argc: 4,
   image: 5,
   middle: 6,
+  paging: 7, // 1: its pages may go to the swap area
+  busy: 8, // above 0: it is changing its tables, and is not to be ended
+  hand: 9, // of the clock: a virtual page
   handlers: 320, // SIGNALS words: 0 default, 1 ignored, 2 + number of a function
   descriptors: 16, // OPEN_MAX × DESCRIPTOR_WORDS
   tables: 128, // LEAVES_MAX × 3: leaf, ledger, ledger
+  maps: 352, // LEAVES_MAX words: swap map of each leaf table, or 0
   arguments: 2048, // byte offset: strings, each ended by a zero byte
 } as const;
 export const Descriptor = { kind: 0, value: 1, words: 2 } as const;
@@ -163,5 +177,5 @@ export const ARGUMENT_BYTES = PAGE - User.arguments;
 /** Capability slots: the process's own name, and the one that all of this Unix shares. */
 export const OWN = 0;
 export const COMMON = 1;
-/** The file server's: the tenant's own name, which guards the extent. */
+/** Of who asks the disk: the tenant's own name, which guards the extent. */
 export const DISK = 2;

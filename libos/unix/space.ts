@@ -6,14 +6,17 @@ import {
   ALL_RIGHTS,
   Call,
   EnvState,
+  GRANT,
   Info,
   MAP_MAX,
   MAP_READ,
   MAP_SOFT_SHIFT,
   MAP_WRITE,
   packName,
+  READ,
   Status,
   UNMAP_MAX,
+  WRITE,
 } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import {
@@ -22,6 +25,7 @@ import {
   BUILD_WINDOW,
   COMMON,
   Control,
+  DISK,
   ENVS,
   FILE_WINDOW,
   HEAP,
@@ -34,12 +38,15 @@ import {
   sharedAt,
   sharedPage,
   STACK,
+  SWAP_COUNT_PAGES,
+  SWAP_COUNTS,
   UAREA,
   User,
   VIEWS,
   WINDOW_PAGES,
 } from './layout.ts';
 import type { Shared } from './shared.ts';
+import { Swap } from './swap.ts';
 
 const PTE_VALID = 1;
 const ENTRIES = 512;
@@ -48,6 +55,12 @@ const RW = MAP_READ | MAP_WRITE;
 const COW = MAP_READ | (1 << MAP_SOFT_SHIFT);
 const COW_BIT = 1 << MAP_SOFT_SHIFT;
 const STORE_FAULT = 15;
+
+/**
+ * Heap pages come from the swap area's owners when no more than this are left: processes, tables
+ * and swap maps are made of the rest. A fork takes seven pages and three for each 2 MB.
+ */
+const RESERVE = 32;
 
 const user = (word: number): number => at(UAREA) + word * 4;
 
@@ -82,11 +95,15 @@ export class Space {
   readonly #port: UserPort;
   readonly #sys: Syscalls;
   readonly #shared: Shared;
+  readonly swap: Swap;
+  /** Why the last fault could not be helped, if there is more to say than where it was. */
+  why = '';
 
   constructor(sys: Syscalls, shared: Shared) {
     this.#port = sys.port;
     this.#sys = sys;
     this.#shared = shared;
+    this.swap = new Swap(sys, shared, this);
   }
 
   // ---- faults -----------------------------------------------------------------------------------
@@ -108,9 +125,33 @@ export class Space {
     if (page >= FILE_WINDOW && page < FILE_WINDOW + WINDOW_PAGES) {
       return yield* this.#mapWindow(page - FILE_WINDOW);
     }
+    if (page >= SWAP_COUNTS && page < SWAP_COUNTS + SWAP_COUNT_PAGES) {
+      const counts = yield* this.#shared.control(Control.swapCounts + page - SWAP_COUNTS);
+      return counts !== 0 && (yield* this.#map(page, counts, RW));
+    }
     if (page < HEAP || address >= (yield* this.#port.load(user(User.end))) >>> 0) return false;
+    const helped = yield* this.busy(() => this.#heapFault(cause, page));
+    yield* this.#beEnded();
+    return helped;
+  }
+
+  /**
+   * A process that does little but wait for its pages is always found busy: if it has a signal, it
+   * lets the scheduler look here.
+   */
+  *#beEnded(): Op<void> {
+    if ((yield* this.#port.load(user(User.paging))) === 0) return;
+    const pid = yield* this.#port.load(user(User.pid));
+    if ((yield* this.#shared.row(pid, Row.pending)) === 0) return;
+    yield* this.#sys.yieldTo(yield* this.#shared.control(Control.init));
+  }
+
+  *#heapFault(cause: number, page: number): Op<boolean> {
     const entry = yield* this.#entry(page);
-    if ((entry & PTE_VALID) === 0) return yield* this.#zeroFill(page);
+    if ((entry & PTE_VALID) === 0) {
+      const word = yield* this.swap.lookup(page);
+      return word === 0 ? yield* this.#zeroFill(page) : yield* this.#swapIn(page, word);
+    }
     if (cause !== STORE_FAULT || (entry & COW_BIT) === 0) return false;
     return yield* this.#copyOnWrite(page, entry >>> 10);
   }
@@ -137,7 +178,7 @@ export class Space {
 
   *#zeroFill(page: number): Op<boolean> {
     if (!(yield* this.#ensureLeaf(Math.floor(page / ENTRIES)))) return false;
-    const physical = yield* this.#shared.take();
+    const physical = yield* this.#frame();
     if (physical < 0) return false;
     if (!(yield* this.#map(page, physical, RW))) {
       yield* this.#shared.drop(physical);
@@ -153,7 +194,7 @@ export class Space {
       const { status } = yield* this.#sys.pageProtect(leaf, page % ENTRIES, 1, RW, COMMON);
       return status === Status.ok;
     }
-    const copy = yield* this.#shared.take();
+    const copy = yield* this.#frame();
     if (copy < 0) return false;
     const { status } = yield* this.#sys.pageCopy(copy, COMMON, 0, physical, COMMON, 0);
     if (status !== Status.ok) {
@@ -165,6 +206,53 @@ export class Space {
     if (yield* this.#map(page, copy, RW)) return true;
     yield* this.#shared.drop(copy);
     return false;
+  }
+
+  *#swapIn(page: number, word: number): Op<boolean> {
+    if (!(yield* this.#ensureLeaf(Math.floor(page / ENTRIES)))) return false;
+    const physical = yield* this.#frame();
+    if (physical < 0) return false;
+    const read = yield* this.swap.read(word, physical);
+    if (!read) this.why = ': the swap area cannot be read';
+    if (!read || !(yield* this.#map(page, physical, RW))) {
+      yield* this.#shared.drop(physical);
+      return false;
+    }
+    yield* this.swap.settle(yield* this.swap.mapOf(page), page % ENTRIES);
+    return true;
+  }
+
+  /** A page for our heap, if need be by writing out others of it; -1 if there is none. */
+  *#frame(): Op<number> {
+    const paging = (yield* this.#port.load(user(User.paging))) !== 0;
+    if (paging && (yield* this.#shared.control(Control.free)) <= RESERVE) {
+      if ((yield* this.swap.evict(at(UAREA))) < 0) {
+        this.why = ': out of memory, and the swap area is full';
+        return -1;
+      }
+    }
+    const page = yield* this.#shared.take();
+    if (page < 0) this.why = ': out of memory';
+    return page;
+  }
+
+  /** Runs `body` as what is not to be ended in the middle. */
+  *busy<T>(body: () => Op<T>): Op<T> {
+    const depth = yield* this.#port.load(user(User.busy));
+    yield* this.#port.store(user(User.busy), depth + 1);
+    const result = yield* body();
+    yield* this.#port.store(user(User.busy), depth);
+    return result;
+  }
+
+  /** Whether a process is in the middle of such. */
+  *isBusy(pid: number): Op<boolean> {
+    return yield* this.throughUarea(
+      pid,
+      function* (this: Space, view: number): Op<boolean> {
+        return (yield* this.#port.load(view + User.busy * 4)) !== 0;
+      }.bind(this),
+    );
   }
 
   // ---- tables -----------------------------------------------------------------------------------
@@ -250,6 +338,9 @@ export class Space {
     for (let n = 0; n < leaves; n++) {
       yield* this.#emptyLeaf(yield* this.#leaf(n), at(VIEWS + n), n === 0 ? HEAP : 0);
     }
+    yield* this.swap.forget(yield* this.swap.maps(at(UAREA)));
+    const maps = LEAVES_MAX * 4;
+    if (this.#port.fill(user(User.maps), 0, maps) === undefined) yield* this.#port.fault();
     yield* this.#port.store(user(User.end), at(HEAP));
   }
 
@@ -299,6 +390,11 @@ export class Space {
       Call.pageMap,
       ...[leaf, page, physical, COMMON, 0, RW, COMMON],
     ];
+    const whole = packName([account]);
+    const swapping = (yield* this.#shared.control(Control.swapBlocks)) !== 0;
+    const disk = swapping
+      ? [[Call.capForge, env, DISK, DISK, whole.a, whole.b, READ | WRITE | GRANT]]
+      : [];
     yield* this.#sys.batch(BATCH, [
       [Call.capForge, env, COMMON, COMMON, common.a, common.b, ALL_RIGHTS],
       [Call.tableCreate, root, 0, middle, COMMON, 0, 0, COMMON],
@@ -306,6 +402,7 @@ export class Space {
       map(STACK, stack),
       map(UAREA, uarea),
       map(sharedAt(SHARED_CONTROL), control),
+      ...disk,
     ]);
     yield* this.through(
       BUILD_WINDOW,
@@ -323,6 +420,10 @@ export class Space {
         yield* put(User.tables, leaf);
         yield* put(User.tables + 1, ledger0);
         yield* put(User.tables + 2, ledger1);
+        yield* put(User.busy, 0);
+        yield* put(User.hand, 0);
+        const maps = view + User.maps * 4;
+        if (this.#port.fill(maps, 0, LEAVES_MAX * 4) === undefined) yield* this.#port.fault();
       }.bind(this),
     );
     const set = (word: number, value: number): Op<number> => this.#shared.setRow(pid, word, value);
@@ -376,7 +477,7 @@ export class Space {
         index += Math.max(run.length, 1);
       }
     }
-    return true;
+    return yield* this.swap.share(child.pid);
   }
 
   /** Gives `run`, what stands at `index` and after it in our table, to the child's table. */
@@ -426,15 +527,15 @@ export class Space {
     const shared = this.#shared;
     yield* shared.setRow(pid, Row.state, RowState.building); // nobody else may begin with it
     const env = yield* shared.row(pid, Row.env);
-    const tables = yield* this.throughUarea(
+    const [tables, maps] = yield* this.throughUarea(
       pid,
-      function* (this: Space, view: number): Op<number[]> {
+      function* (this: Space, view: number): Op<readonly [number[], Uint32Array]> {
         const found = [];
         const leaves = yield* this.#port.load(view + User.leaves * 4);
         for (let n = 0; n < leaves * 3; n++) {
           found.push(yield* this.#port.load(view + (User.tables + n) * 4));
         }
-        return found;
+        return [found, yield* this.swap.maps(view)];
       }.bind(this),
     );
     // Views of its tables first, or no table could go; then heap; then what is shared.
@@ -448,6 +549,7 @@ export class Space {
       yield* this.#sys.batch(BATCH, [...rest, [Call.tableDestroy, leaf, COMMON]]);
       for (let k = 0; k < 3; k++) yield* shared.drop(tables[n + k] ?? 0);
     }
+    yield* this.swap.forget(maps);
     yield* this.#sys.batch(BATCH, [
       [Call.tableDestroy, yield* shared.row(pid, Row.middle), COMMON],
       [Call.envReap, env, COMMON],

@@ -57,6 +57,8 @@ import { WORK } from './work.ts';
 const user = (word: number): number => at(UAREA) + word * 4;
 const STORE_ENTRY = 2; // access entry that grants a page to the store; 1 is the file server's
 const CONSOLE_PART = 4096; // bytes of one console call
+/** How often: to have the second page of a part read in, the first may be written out. */
+const TOUCHES = 4;
 const TTY = '/dev/tty';
 const NULL = '/dev/null';
 export const SIGNALLED = 128; // and the signal: exit status of whom it ended
@@ -302,8 +304,11 @@ export class UnixProcess implements Process {
     for (let done = 0; done < bytes; done += CONSOLE_PART) {
       const part = Math.min(CONSOLE_PART, bytes - done);
       // The kernel copies out of our memory but takes no fault of it: touch it first.
-      yield* this.#touch(va + done, part);
-      const { status } = yield* this.#sys.consoleWrite(va + done, part);
+      let status: number = Status.badAddress;
+      for (let tries = 0; status === Status.badAddress && tries < TOUCHES; tries++) {
+        yield* this.#touch(va + done, part);
+        ({ status } = yield* this.#sys.consoleWrite(va + done, part));
+      }
       if (status !== Status.ok) return Errno.EIO;
     }
     return bytes;
@@ -498,8 +503,12 @@ export class UnixProcess implements Process {
   // ---- processes --------------------------------------------------------------------------------
 
   *fork(child: number, argument: number): Op<number> {
-    const { space, childEntry } = this.#around;
     yield* this.#deliver();
+    return yield* this.#around.space.busy(() => this.#fork(child, argument));
+  }
+
+  *#fork(child: number, argument: number): Op<number> {
+    const { space, childEntry } = this.#around;
     const account = yield* this.#shared.control(Control.account);
     const draft = yield* space.draft(this.pid, account, (view) => this.#inherit(view));
     if (draft === null) return Errno.EAGAIN;
@@ -538,7 +547,7 @@ export class UnixProcess implements Process {
     const stored = yield* storeArguments(this.port, at(UAREA), args);
     if (stored < 0) return stored;
     yield* this.closeStore();
-    yield* this.#around.space.clear();
+    yield* this.#around.space.busy(() => this.#around.space.clear());
     // Its functions are gone: only what is ignored stays so.
     for (let signal = 1; signal < SIGNALS; signal++) {
       if ((yield* this.port.load(user(User.handlers + signal))) > IGNORED) {

@@ -12,6 +12,7 @@ import {
   Env,
   envIndex,
   EnvState,
+  GRANT,
   Info,
   MAP_READ,
   MAP_WRITE,
@@ -122,7 +123,8 @@ export class Unix extends LibOS {
     const { port } = this;
     const pid = yield* port.load(at(UAREA) + User.pid * 4);
     const where = `cause ${cause} at 0x${(address >>> 0).toString(16)}`;
-    const text = `unix: process ${pid}, environment ${this.self}, killed: ${where}\n`;
+    const { why } = this.#space;
+    const text = `unix: process ${pid}, environment ${this.self}, killed: ${where}${why}\n`;
     const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));
     const words = at(UAREA) + User.arguments; // read long ago
     if (port.write(words, bytes, 0, bytes.length) === undefined) yield* port.fault();
@@ -144,7 +146,8 @@ export class Unix extends LibOS {
   ): Op<void> {
     const { pages: lent, blocks: kept } = this.#store ?? { pages: 0, blocks: 0 };
     yield* this.#found(self, middle, leaf, quota - lent);
-    const server = yield* this.#launch(SERVER_ENTRY, [extent, blocks - kept]);
+    const files = yield* this.#space.swap.found(extent, blocks - kept);
+    const server = yield* this.#launch(SERVER_ENTRY, [extent, files]);
     yield* this.#shared.setControl(Control.server, server);
     if (this.#store !== null) {
       yield* this.#lodge(this.#store, self, leaf, extent, blocks - kept);
@@ -181,6 +184,7 @@ export class Unix extends LibOS {
     const first = yield* port.load(at(ENVS) + (envIndex(self) * Env.words + Env.nameA) * 4);
     const account = (first >>> 8) & 0xff;
     yield* sys.capForge(self, COMMON, OWN, packName([account, COMMON]), ALL_RIGHTS);
+    yield* sys.capForge(self, DISK, OWN, packName([account]), READ | WRITE | GRANT);
     const pages = yield* this.#claim(quota);
     const limit = yield* port.load(at(INFO) + Info.pages * 4);
     const map = (page: number, physical: number): Op<unknown> =>
@@ -245,7 +249,10 @@ export class Unix extends LibOS {
   *#launch(entry: number, args: readonly [number, number]): Op<number> {
     const account = yield* this.#shared.control(Control.account);
     const { port } = this;
+    // The file server's pages are in its requests: none of them goes to the swap area.
+    const paging = entry === SHELL_ENTRY && (yield* this.#shared.control(Control.swapBlocks)) !== 0;
     const draft = yield* this.#space.draft(0, account, function* (view): Op<void> {
+      yield* port.store(view + User.paging * 4, paging ? 1 : 0);
       yield* port.store(view + User.end * 4, at(HEAP));
       yield* port.store(view + User.directory * 4, ROOT);
       for (let fd = 0; fd < 3; fd++) {
@@ -254,7 +261,8 @@ export class Unix extends LibOS {
       }
     });
     if (draft === null) throw new Error('unix: the quota is too small');
-    if (entry === SERVER_ENTRY) {
+    const swapping = (yield* this.#shared.control(Control.swapBlocks)) !== 0;
+    if (entry === SERVER_ENTRY && !swapping) {
       const name = packName([account]);
       yield* this.sys.capForge(draft.env, DISK, OWN, name, READ | WRITE);
     }
@@ -312,6 +320,7 @@ export class Unix extends LibOS {
     if (patience < PATIENCE || (yield* shared.control(Control.lock)) !== 0) return false;
     const signal = deadly(pending, own);
     if (signal !== 0) {
+      if (yield* this.#space.isBusy(pid)) return false;
       yield* shared.setRow(pid, Row.fatal, signal);
       yield* this.sys.envDestroy(env, COMMON, -1);
       return true;

@@ -76,9 +76,9 @@ export class Image {
   readonly #base: ReadonlyMap<number, Uint8Array>;
   readonly #script: number;
 
-  /** @param store blocks of each tenant's disk that are not the file system's */
-  constructor(tree: Node, blocks: number, store = 0) {
-    this.blocks = blocks + store;
+  /** @param behind blocks of each tenant's disk that are not the file system's */
+  constructor(tree: Node, blocks: number, behind = 0) {
+    this.blocks = blocks + behind;
     const etc: Node = {
       kind: 'directory',
       entries: new Map([['rc', { kind: 'file', bytes: rc('') }]]),
