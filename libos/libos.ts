@@ -106,16 +106,8 @@ export abstract class LibOS {
     yield* this.port.store(maskOf(kind), 0);
   }
 
-  /**
-   * Lets the next upcall of `kind` come although this one's handler is not over: before it switches
-   * to another thread.
-   */
-  *rearm(kind: number): Op<void> {
-    yield* this.port.store(maskOf(kind), 0);
-  }
-
   *#catch(kind: number): Op<void> {
-    yield* this.port.store(maskOf(kind), 0);
+    yield* this.acknowledge(kind);
     yield* this.sys.upcallSet(kind, entryOf(kind), maskOf(kind));
   }
 

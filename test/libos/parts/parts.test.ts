@@ -404,7 +404,7 @@ describe('threads', () => {
       {
         entries: (libos) => [(_self = 0, own = 0) => spin(libos, own)],
         onSliceEnd: function* (libos) {
-          yield* team.threads?.sliceEnded(() => libos.rearm(Upcall.sliceEnd)) ?? none();
+          yield* team.threads?.sliceEnded(() => libos.acknowledge(Upcall.sliceEnd)) ?? none();
         },
         sliceCycles: 20_000,
       },
@@ -455,7 +455,7 @@ describe('threads', () => {
       {
         entries: () => [() => (bench0 === null ? stop() : consumer(bench0, box))],
         onSliceEnd: function* (libos) {
-          yield* team.threads?.sliceEnded(() => libos.rearm(Upcall.sliceEnd)) ?? none();
+          yield* team.threads?.sliceEnded(() => libos.acknowledge(Upcall.sliceEnd)) ?? none();
         },
         sliceCycles: 10_000,
       },
