@@ -10,11 +10,9 @@ import { image, type Image, LibOS, type Op, OWN_ENTRIES } from '../libos.ts';
 import { FreePages } from '../parts/free-pages.ts';
 import { Collector } from './collector.ts';
 import { Heap, type Shape } from './heap.ts';
-import { TEXT } from './layout.ts';
 import { Lisp } from './lisp.ts';
 import { type LispProgram, PROGRAMS } from './programs.ts';
 
-const LINE_MAX = 2048; // bytes: the rest of the page at TEXT
 export const SHAPE: Shape = { nursery: 12, half: 48 };
 
 class Gc extends LibOS {
@@ -38,7 +36,7 @@ class Gc extends LibOS {
     yield* this.catchRevocation();
     yield* this.#lisp.begin();
     for (const { name, text } of this.#programs) {
-      yield* this.#print(`${name}: ${yield* this.#lisp.run(text)}\n`);
+      yield* this.print(`${name}: ${yield* this.#lisp.run(text)}\n`);
     }
   }
 
@@ -57,12 +55,6 @@ class Gc extends LibOS {
 
   override onRevoke(wanted: number): Op<void> {
     return this.#lisp.collector.revoked(wanted);
-  }
-
-  *#print(text: string): Op<void> {
-    const bytes = new TextEncoder().encode(text).slice(0, LINE_MAX);
-    this.port.write(TEXT, bytes, 0, bytes.length) ?? (yield* this.port.fault());
-    yield* this.sys.consoleWrite(TEXT, bytes.length);
   }
 }
 

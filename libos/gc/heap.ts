@@ -7,7 +7,7 @@
  * It trusts the kernel's answers. It owes the program pairs that move in the collector's `allocate`
  * only, and then with registers, globals and stack following.
  */
-import { MAP_MAX, MAP_READ, MAP_WRITE, Status, UNMAP_MAX } from '../../kernel/abi.ts';
+import { MAP_MAX, MAP_READ, MAP_WRITE, Start, Status, UNMAP_MAX } from '../../kernel/abi.ts';
 import type { CallResult, Op, Syscalls, UserPort } from '../syscalls.ts';
 import type { FreePages } from '../parts/free-pages.ts';
 import {
@@ -22,7 +22,6 @@ import {
   State,
   STATES,
 } from './layout.ts';
-import { Start } from '../../kernel/abi.ts';
 
 const RW = MAP_READ | MAP_WRITE;
 

@@ -33,14 +33,12 @@ export const Count = {
   copied: variable(13), // pairs
   returned: variable(14), // pages given back when they were asked for
 } as const;
-export const COUNTS = Object.values(Count).length;
 
 /** Registers of the language's machine, roots. */
 export const register = (n: number): number => variable(32 + n);
 export const REGISTERS = 8;
 export const STATES = variable(512); // a word a page of the heap
 export const PHYSICAL = FIRST + PAGE; // a word a page of the heap: what stands behind it, or 0
-export const TEXT = PHYSICAL + PAGE / 2; // of a line to print, or a batch
 export const GLOBALS = FIRST + 2 * PAGE; // a word a symbol, roots
 export const GLOBALS_MAX = 1024;
 export const STACK = FIRST + 3 * PAGE; // roots, up to the stack pointer

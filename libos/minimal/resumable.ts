@@ -28,7 +28,7 @@ export class Resumable extends LibOS {
     this.#leaf = leaf;
     yield* this.catchFaults();
     yield* this.#sieve();
-    yield* this.#print(`resumable: ${yield* this.#count()} primes below ${LIMIT}\n`);
+    yield* this.print(`resumable: ${yield* this.#count()} primes below ${LIMIT}\n`);
   }
 
   override entries(): readonly ((...args: number[]) => Op<void>)[] {
@@ -62,12 +62,6 @@ export class Resumable extends LibOS {
       if ((port.load8(HEAP + n) ?? (yield* port.fault())) === 0) primes++;
     }
     return primes;
-  }
-
-  *#print(text: string): Op<void> {
-    const bytes = new TextEncoder().encode(text);
-    this.port.write(HEAP_END - PAGE, bytes, 0, bytes.length) ?? (yield* this.port.fault());
-    yield* this.sys.consoleWrite(HEAP_END - PAGE, bytes.length);
   }
 }
 

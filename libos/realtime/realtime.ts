@@ -36,9 +36,8 @@ export interface Stream {
 export const RING_MAX = 64;
 const PAGE = 4096;
 const RING = Start.freePages * PAGE; // frames that are read ahead: a page each
-const WORDS = RING + RING_MAX * PAGE; // one page more: what follows
-const LIST = WORDS; // page of each place in the ring, as diskRequest reads it
-const TEXT = WORDS + 1024;
+/** One page more: the page behind each place in the ring, as diskRequest reads it. */
+const LIST = RING + RING_MAX * PAGE;
 const RW = MAP_READ | MAP_WRITE;
 const INFO = Start.infoPage * PAGE;
 
@@ -120,18 +119,18 @@ class Realtime extends LibOS {
     yield* this.#arrival(asked);
 
     let [digest, missed] = [1, 0];
-    yield* this.sys.consoleWrite(TEXT, 0); // the clock starts
+    yield* this.sys.consoleWrite(LIST, 0); // the clock starts
     const start = this.port.cycles();
     for (let n = 0; n < frames; n++) {
       yield* this.#release(start + n * period);
       yield* ask(this, n + ahead);
       yield* this.#arrival(n + 1);
       digest = yield* this.#decode(digest, n % ahead);
-      yield* this.sys.consoleWrite(TEXT, 0);
+      yield* this.sys.consoleWrite(LIST, 0);
       if (this.port.cycles() > start + (n + 1) * period) missed++;
     }
     const failed = yield* this.port.load(this.#failed);
-    yield* this.#print(
+    yield* this.print(
       `realtime: ${frames} frames, checksum ${digest.toString(16)}, ` +
         `${missed} deadlines missed${failed > 0 ? `, ${failed} frames unreadable` : ''}\n`,
     );
@@ -143,7 +142,7 @@ class Realtime extends LibOS {
     for (let n = 0; n <= ahead; n++) {
       const page = yield* this.#pages.take(0);
       if (page < 0) throw new Error(`${n} pages to be had, of ${ahead + 1} that the stream needs`);
-      const at = n < ahead ? RING + n * PAGE : WORDS;
+      const at = n < ahead ? RING + n * PAGE : LIST;
       const { status } = yield* this.sys.pageMap(leaf, at / PAGE, page, 0, 0, RW, 0);
       if (status !== Status.ok) throw new Error(`page ${page} is not mapped: ${status}`);
       yield* this.port.store(at, page);
@@ -216,12 +215,6 @@ class Realtime extends LibOS {
     port.read(RING + place * PAGE, this.#frame, 0, PAGE) ?? (yield* port.fault());
     port.work(this.#stream.decode + PAGE * BYTE) ?? (yield* port.fault());
     return checksum(digest, this.#frame);
-  }
-
-  *#print(text: string): Op<void> {
-    const bytes = new TextEncoder().encode(text);
-    this.port.write(TEXT, bytes, 0, bytes.length) ?? (yield* this.port.fault());
-    yield* this.sys.consoleWrite(TEXT, bytes.length);
   }
 }
 
