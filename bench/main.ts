@@ -14,7 +14,7 @@ import { onBoard } from './board.ts';
 import { environments } from './environments.ts';
 import { inProcesses } from './processes.ts';
 import { program } from './program.ts';
-import { supervisorLoads, systems } from './systems.ts';
+import { systems } from './systems.ts';
 
 interface Goal {
   readonly id: string;
@@ -31,10 +31,10 @@ const HEAP_NOISE = 0.5; // bytes a hit: the counters themselves allocate now and
 function measure(): { goals: Goal[]; figures: [what: string, value: string][] } {
   const [checkInGenerator, checkInHelper] = inProcesses('checks');
   const [thousand, hundredThousand] = inProcesses('switches');
+  const [[physical, virtual]] = inProcesses('supervisor');
   const load = onBoard(loads);
   const copy = onBoard(bulk);
   const whole = onBoard(program);
-  const supervisor = supervisorLoads();
   const system = systems();
   const crowd = environments();
 
@@ -56,8 +56,8 @@ function measure(): { goals: Goal[]; figures: [what: string, value: string][] } 
   const figures: [string, string][] = [
     ['trap and resume (kernel call and answer)', `${thousand[1].toFixed(0)} ns`],
     ['copy of 64 bytes', `${copy.bytes64.toFixed(0)} ns`],
-    ["supervisor's load, on the hardware", `${supervisor.physical.toFixed(1)} ns`],
-    ["supervisor's load, in a virtual machine", `${supervisor.virtual.toFixed(1)} ns`],
+    ["supervisor's load, on the hardware", `${physical.toFixed(1)} ns`],
+    ["supervisor's load, in a virtual machine", `${virtual.toFixed(1)} ns`],
     ['slice switch among 10,000 environments', `${(crowd.nanoseconds / 1000).toFixed(1)} us`],
     ['minimal on the exokernel, boot to halt', `${system.exokernelMs.toFixed(1)} ms`],
     ['minimal in a virtual machine, boot to halt', `${system.virtualMs.toFixed(1)} ms`],

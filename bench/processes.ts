@@ -9,6 +9,7 @@ import { checks } from './accesses.ts';
 import { onBoard } from './board.ts';
 import { median } from './race.ts';
 import { switches } from './switches.ts';
+import { supervisorLoads } from './systems.ts';
 
 const FILE = fileURLToPath(import.meta.url);
 const PROCESSES = 5;
@@ -29,6 +30,13 @@ const MEASURES = {
     return [
       [thousand, one],
       [hundredThousand, one],
+    ];
+  },
+  supervisor: (): readonly Pair[] => {
+    const { physical, virtual } = supervisorLoads();
+    return [
+      [physical, virtual],
+      [virtual, physical],
     ];
   },
 };

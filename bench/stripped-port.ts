@@ -27,11 +27,12 @@ export class StrippedPort {
   }
 
   load32(va: number): number | undefined {
-    const i = (va >>> 12) & (MICRO - 1);
-    if (--this.#left >= 0 && this.#rtag[i] === ((va & FULL) | this.#slot)) {
-      return this.#i32[(va + (this.#radd[i] as number)) >>> 2];
+    const a = va | 0;
+    const i = (a >>> 12) & (MICRO - 1);
+    if (--this.#left >= 0 && this.#rtag[i] === ((a & FULL) | this.#slot)) {
+      return this.#i32[(a + (this.#radd[i] as number)) >>> 2];
     }
-    return this.#slow(va);
+    return this.#slow(a);
   }
 
   *fault(): Op<number> {
