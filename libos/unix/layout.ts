@@ -99,6 +99,7 @@ export const Control = {
   swapFree: 969,
   swapNext: 970, // where to look for a free block first
   swapCounts: 971, // SWAP_COUNT_PAGES words: physical pages
+  movers: 977, // PIPES words: process that moves bytes in or out, 0 if nobody
 } as const;
 
 export const WINDOW_SETS = 32;
@@ -110,8 +111,8 @@ export const Pipe = {
   writers: 1,
   head: 2, // bytes taken out so far
   tail: 3, // bytes put in so far
-  readerWaits: 4, // environment id, 0 if nobody
-  writerWaits: 5,
+  readerWaits: 4, // two words: a bit for each process that waits to read
+  writerWaits: 6,
   words: 8,
 } as const;
 export const OPEN_FILES = 64;

@@ -1,28 +1,50 @@
 /**
- * Pipes: a ring of one page shared by both ends, counters in the control page, and sleep. Whoever
- * finds nothing to do leaves its environment id and sleeps until the other end posts an event; the
- * event count is read before looking, so no wakeup is lost.
+ * Pipes: a ring of one page shared by both ends, counters in the control page, and sleep. One
+ * process at a time moves bytes in or out of a pipe, and says so in a word that others find under
+ * the lock; the bytes count when head or tail has been moved on, one store, so whoever dies in the
+ * middle has moved nothing. Who finds nothing to do sets its bit among those who wait, still under
+ * the lock, and sleeps until somebody has moved bytes or closed the last name of an end; its event
+ * count was read before it looked, so no wakeup is lost.
  */
 import { Env, envIndex } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import { at, COMMON, Control, PAGE, Pipe, PIPE_BUFFERS, SHARED_PIPES, TERMINAL } from './layout.ts';
-import { Errno } from './process.ts';
+import { at, Control, PAGE, Pipe, PIPE_BUFFERS, SHARED_PIPES, TERMINAL } from './layout.ts';
+import { Errno, PIPE_BUF } from './process.ts';
 import type { Shared } from './shared.ts';
+import type { Space } from './space.ts';
 import type { TerminalInput } from './terminal.ts';
+
+/** What a try to move bytes comes to when there are none to move, and not now. */
+const NOTHING = 0;
+const OVER = -1;
 
 export class Pipes {
   readonly #port: UserPort;
   readonly #sys: Syscalls;
   readonly #shared: Shared;
-
+  readonly #space: Space;
   readonly #signalled: () => Op<boolean>;
+  readonly #self: number;
+  readonly #pid: number;
 
-  /** @param signalled whether a signal was handled just now */
-  constructor(sys: Syscalls, shared: Shared, signalled: () => Op<boolean>) {
-    this.#signalled = signalled;
+  /**
+   * @param self environment id and process on whose behalf all is done
+   * @param signalled whether a signal was handled just now
+   */
+  constructor(
+    sys: Syscalls,
+    shared: Shared,
+    space: Space,
+    self: { readonly env: number; readonly pid: number },
+    signalled: () => Op<boolean>,
+  ) {
     this.#port = sys.port;
     this.#sys = sys;
     this.#shared = shared;
+    this.#space = space;
+    this.#self = self.env;
+    this.#pid = self.pid;
+    this.#signalled = signalled;
   }
 
   #get(pipe: number, word: number): Op<number> {
@@ -72,73 +94,126 @@ export class Pipes {
     return (yield* this.#get(pipe, Pipe.readers)) + (yield* this.#get(pipe, Pipe.writers)) === 0;
   }
 
-  /** One more name of an end, or one less. The last one wakes the other end. */
+  /** One more name of an end, or one less. The last one wakes who waits at the other. */
   *count(pipe: number, end: number, by: number): Op<void> {
     yield* this.#shared.lock();
     const left = (yield* this.#get(pipe, end)) + by;
     yield* this.#set(pipe, end, left);
     yield* this.#shared.unlock();
-    if (left === 0)
-      yield* this.#wake(pipe, end === Pipe.writers ? Pipe.readerWaits : Pipe.writerWaits);
+    if (left === 0) yield* this.#shared.wakeAll(pipe);
   }
 
-  *read(pipe: number, va: number, bytes: number): Op<number> {
-    for (;;) {
-      const seen = yield* this.#events();
-      const head = yield* this.#get(pipe, Pipe.head);
-      const ready = ((yield* this.#get(pipe, Pipe.tail)) - head) | 0;
-      if (ready > 0) {
-        const count = Math.min(ready, bytes);
-        yield* this.#move(pipe, head, va, count, false);
-        yield* this.#set(pipe, Pipe.head, head + count);
-        yield* this.#wake(pipe, Pipe.writerWaits);
-        return count;
-      }
-      if ((yield* this.#get(pipe, Pipe.writers)) === 0) return 0;
-      if (yield* this.#signalled()) return Errno.EINTR;
-      yield* this.#wait(pipe, Pipe.readerWaits, seen, function* (this: Pipes): Op<boolean> {
-        const tail = yield* this.#get(pipe, Pipe.tail);
-        return tail === head && (yield* this.#get(pipe, Pipe.writers)) > 0;
-      });
-    }
+  /** On behalf of a process that was ended, perhaps while it moved bytes, or before it said so. */
+  *abandon(pipe: number, pid: number): Op<void> {
+    const mover = Control.movers + pipe;
+    if ((yield* this.#shared.control(mover)) === pid) yield* this.#shared.setControl(mover, 0);
+    yield* this.#shared.wakeAll(pipe);
+  }
+
+  read(pipe: number, va: number, bytes: number): Op<number> {
+    return this.#read(pipe, va, bytes, () => this.#filled(pipe));
   }
 
   /** Reads a line of the terminal, or a part of one. */
-  *readLine(terminal: TerminalInput, va: number, bytes: number): Op<number> {
+  readLine(terminal: TerminalInput, va: number, bytes: number): Op<number> {
+    return this.#read(TERMINAL, va, bytes, () => terminal.ready(bytes));
+  }
+
+  /** Bytes to be read; OVER if none will ever come. */
+  *#filled(pipe: number): Op<number> {
+    const filled = ((yield* this.#get(pipe, Pipe.tail)) - (yield* this.#get(pipe, Pipe.head))) | 0;
+    return filled === 0 && (yield* this.#get(pipe, Pipe.writers)) === 0 ? OVER : filled;
+  }
+
+  *#read(pipe: number, va: number, bytes: number, ready: () => Op<number>): Op<number> {
+    if (bytes === 0) return 0;
     for (;;) {
       const seen = yield* this.#events();
-      const ready = yield* terminal.ready(bytes);
-      if (ready < 0) return 0;
-      if (ready > 0) return yield* this.read(TERMINAL, va, ready);
+      const moved = yield* this.#attempt(pipe, Pipe.readerWaits, ready, (count) =>
+        this.#out(pipe, va, Math.min(count, bytes)),
+      );
+      if (moved !== NOTHING) return Math.max(0, moved);
       if (yield* this.#signalled()) return Errno.EINTR;
-      yield* this.#wait(TERMINAL, Pipe.readerWaits, seen, function* (): Op<boolean> {
-        return true;
-      });
+      yield* this.#sys.sleep(seen);
     }
   }
 
+  /** Up to PIPE_BUF bytes go in one piece; of more, as many at a time as there is room for. */
   *write(pipe: number, va: number, bytes: number): Op<number> {
-    let done = 0;
-    while (done < bytes) {
+    const least = bytes <= PIPE_BUF ? bytes : 1;
+    for (let done = 0; done < bytes;) {
       const seen = yield* this.#events();
-      if ((yield* this.#get(pipe, Pipe.readers)) === 0) return Errno.EPIPE;
-      const tail = yield* this.#get(pipe, Pipe.tail);
-      const room = PAGE - ((tail - (yield* this.#get(pipe, Pipe.head))) | 0);
-      if (room > 0) {
-        const count = Math.min(room, bytes - done);
-        yield* this.#move(pipe, tail, va + done, count, true);
-        yield* this.#set(pipe, Pipe.tail, tail + count);
-        done += count;
-        yield* this.#wake(pipe, Pipe.readerWaits);
-        continue;
-      }
+      const room = (): Op<number> => this.#room(pipe, least);
+      const moved = yield* this.#attempt(pipe, Pipe.writerWaits, room, (count) =>
+        this.#in(pipe, va + done, Math.min(count, bytes - done)),
+      );
+      if (moved === OVER) return Errno.EPIPE;
+      done += moved;
+      if (moved !== NOTHING) continue;
       if (yield* this.#signalled()) return done > 0 ? done : Errno.EINTR;
-      yield* this.#wait(pipe, Pipe.writerWaits, seen, function* (this: Pipes): Op<boolean> {
-        const full = ((tail - (yield* this.#get(pipe, Pipe.head))) | 0) >= PAGE;
-        return full && (yield* this.#get(pipe, Pipe.readers)) > 0;
-      });
+      yield* this.#sys.sleep(seen);
     }
-    return done;
+    return bytes;
+  }
+
+  /** Bytes that fit, if they are `least`; OVER if nobody will ever read them. */
+  *#room(pipe: number, least: number): Op<number> {
+    if ((yield* this.#get(pipe, Pipe.readers)) === 0) return OVER;
+    const room =
+      PAGE - (((yield* this.#get(pipe, Pipe.tail)) - (yield* this.#get(pipe, Pipe.head))) | 0);
+    return room >= least ? room : NOTHING;
+  }
+
+  /**
+   * Moves bytes if `ready` says how many: how many it were. NOTHING: we are among those who wait.
+   * Busy all the while: who is stopped by force in the middle would stop all others here.
+   */
+  #attempt(
+    pipe: number,
+    waits: number,
+    ready: () => Op<number>,
+    move: (count: number) => Op<number>,
+  ): Op<number> {
+    return this.#space.busy(
+      function* (this: Pipes): Op<number> {
+        const shared = this.#shared;
+        const mover = Control.movers + pipe;
+        yield* shared.lock();
+        const isFree = (yield* shared.control(mover)) === 0;
+        const count = isFree ? yield* ready() : NOTHING;
+        if (count === NOTHING) yield* this.#join(pipe, waits);
+        else if (count > 0) yield* shared.setControl(mover, this.#pid);
+        yield* shared.unlock();
+        if (count <= 0) return count;
+        const moved = yield* move(count);
+        yield* shared.lock();
+        yield* shared.setControl(mover, 0);
+        yield* shared.unlock();
+        yield* shared.wakeAll(pipe);
+        return moved;
+      }.bind(this),
+    );
+  }
+
+  /** Among those who wait at an end; under the lock. */
+  *#join(pipe: number, waits: number): Op<void> {
+    const word = waits + (this.#pid >> 5);
+    const mask = yield* this.#get(pipe, word);
+    yield* this.#set(pipe, word, mask | (1 << (this.#pid & 31)));
+  }
+
+  *#out(pipe: number, va: number, bytes: number): Op<number> {
+    const head = yield* this.#get(pipe, Pipe.head);
+    yield* this.#move(pipe, head, va, bytes, false);
+    yield* this.#set(pipe, Pipe.head, head + bytes);
+    return bytes;
+  }
+
+  *#in(pipe: number, va: number, bytes: number): Op<number> {
+    const tail = yield* this.#get(pipe, Pipe.tail);
+    yield* this.#move(pipe, tail, va, bytes, true);
+    yield* this.#set(pipe, Pipe.tail, tail + bytes);
+    return bytes;
   }
 
   *#move(pipe: number, position: number, va: number, bytes: number, put: boolean): Op<void> {
@@ -154,27 +229,7 @@ export class Pipes {
     }
   }
 
-  *#wait(pipe: number, word: number, seen: number, still: (this: Pipes) => Op<boolean>): Op<void> {
-    yield* this.#set(pipe, word, this.#self);
-    // Looked at again after leaving word: the other end may have moved in between.
-    if (yield* still.call(this)) yield* this.#sys.sleep(seen);
-    yield* this.#set(pipe, word, 0);
-  }
-
-  *#wake(pipe: number, word: number): Op<void> {
-    const waiting = yield* this.#get(pipe, word);
-    if (waiting === 0) return;
-    yield* this.#set(pipe, word, 0);
-    yield* this.#shared.wake(waiting, COMMON);
-  }
-
   #events(): Op<number> {
     return this.#shared.env(envIndex(this.#self), Env.events);
   }
-
-  /** Set once, when the process starts. */
-  self(env: number): void {
-    this.#self = env;
-  }
-  #self = 0;
 }

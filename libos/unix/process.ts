@@ -71,6 +71,8 @@ export const STDIN = 0;
 export const STDOUT = 1;
 export const STDERR = 2;
 export const OPEN_MAX = 16; // descriptors of a process
+/** So many bytes written to a pipe at once come out together, whoever else writes to it. */
+export const PIPE_BUF = 512;
 
 export interface Stat {
   readonly inode: number;

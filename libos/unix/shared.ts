@@ -8,11 +8,13 @@ import { Env, envIndex, ENV_INDEX_BITS, EnvState, Status } from '../../kernel/ab
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import {
   at,
+  COMMON,
   CONTROL,
   Control,
   COUNTS,
   ENVS,
   FREE,
+  Pipe,
   PROCESS_MAX,
   PROCESSES,
   Row,
@@ -157,6 +159,25 @@ export class Shared {
   /** Wakes an environment that sleeps, or will: an event for it. */
   *wake(env: number, slot: number): Op<void> {
     yield* this.#sys.notify(env, slot);
+  }
+
+  /**
+   * Wakes all who wait at either end of a pipe: whoever finds nothing to do there waits again. It
+   * takes the masks word by word without the lock, which who schedules may not wait for; who sets
+   * its bit meanwhile stores that last, and has at worst an event too many for others.
+   */
+  *wakeAll(pipe: number): Op<void> {
+    const { port } = this;
+    const first = Control.pipes + pipe * Pipe.words + Pipe.readerWaits;
+    for (let n = 0; n < 4; n++) {
+      if ((yield* this.control(first + n)) === 0) continue;
+      let mask = port.swap32(control(first + n), 0) ?? (yield* port.fault());
+      for (; mask !== 0; mask &= mask - 1) {
+        const pid = (n & 1) * 32 + 31 - Math.clz32(mask & -mask);
+        const env = pid === 0 ? this.control(Control.init) : this.row(pid, Row.env);
+        yield* this.wake(yield* env, COMMON);
+      }
+    }
   }
 
   /** Index of an environment that looked free just now, from the hint on; -1 if there is none. */

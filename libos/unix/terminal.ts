@@ -56,9 +56,9 @@ export class TerminalInput {
       const tail = yield* shared.control(this.#word(Pipe.tail));
       const used = (tail - (yield* shared.control(this.#word(Pipe.head)))) | 0;
       if (PAGE - used < FIFO) {
-        // Whoever reads makes room, and says so.
-        const self = yield* shared.control(Control.init);
-        yield* shared.setControl(this.#word(Pipe.writerWaits), self);
+        // Whoever reads makes room, and says so to us: bit 0.
+        const waits = yield* shared.control(this.#word(Pipe.writerWaits));
+        yield* shared.setControl(this.#word(Pipe.writerWaits), waits | 1);
         return;
       }
       const bytes = yield* this.#sys.consoleRead();
@@ -71,8 +71,7 @@ export class TerminalInput {
         end = (end + 1) | 0;
       }
       yield* shared.setControl(this.#word(Pipe.tail), end);
-      const waits = yield* shared.control(this.#word(Pipe.readerWaits));
-      if (waits !== 0) yield* shared.wake(waits, 1);
+      yield* shared.wakeAll(TERMINAL);
     }
   }
 

@@ -27,6 +27,7 @@ import {
   RowState,
   STORE_BUFFER,
   STORE_BUFFER_PAGES,
+  TERMINAL,
   UAREA,
   UNNAMED,
   User,
@@ -126,10 +127,11 @@ export class UnixProcess implements Process {
     this.pid = pid;
     this.args = args;
     this.#files = new FileClient(around.sys, around.shared);
-    this.#pipes = new Pipes(around.sys, around.shared, () => this.#deliver());
+    this.#pipes = new Pipes(around.sys, around.shared, around.space, { env: self, pid }, () =>
+      this.#deliver(),
+    );
     this.#terminal = new TerminalInput(around.sys, around.shared);
     this.#proc = new Proc(around.shared, around.space);
-    this.#pipes.self(self);
   }
 
   // ---- descriptors ------------------------------------------------------------------------------
@@ -700,7 +702,12 @@ export class UnixProcess implements Process {
   /** Closes what a process that was killed had left open: its descriptors, through its u-area. */
   *closeFor(pid: number): Op<void> {
     const left = yield* this.#around.space.throughUarea(pid, (view) => this.#descriptorsAt(view));
-    for (const [kind, value] of left) yield* this.#count(kind, value, -1);
+    for (const [kind, value] of left) {
+      if (kind === Kind.pipeRead || kind === Kind.pipeWrite) {
+        yield* this.#pipes.abandon(value, pid);
+      } else if (kind === Kind.terminal) yield* this.#pipes.abandon(TERMINAL, pid);
+      yield* this.#count(kind, value, -1);
+    }
   }
 
   *#descriptorsAt(view: number): Op<(readonly [number, number])[]> {

@@ -319,13 +319,13 @@ export class Unix extends LibOS {
     yield* shared.setRow(pid, Row.patience, patience);
     if (patience < PATIENCE || (yield* shared.control(Control.lock)) !== 0) return false;
     const signal = deadly(pending, own);
-    if (signal !== 0) {
-      if (yield* this.#space.isBusy(pid)) return false;
-      yield* shared.setRow(pid, Row.fatal, signal);
-      yield* this.sys.envDestroy(env, COMMON, -1);
-      return true;
-    }
-    return (pending & (1 << Signal.STOP)) !== 0;
+    if (signal === 0 && (pending & (1 << Signal.STOP)) === 0) return false;
+    // It may have what others wait for: a pipe, or what it is making a child of.
+    if (yield* this.#space.isBusy(pid)) return false;
+    if (signal === 0) return true;
+    yield* shared.setRow(pid, Row.fatal, signal);
+    yield* this.sys.envDestroy(env, COMMON, -1);
+    return true;
   }
 
   /** Waits for an answer from an environment that is dead: whoever runs it releases it. */

@@ -149,7 +149,7 @@ const groups: Program = {
     const pids: number[] = [];
     const gates: number[] = [];
     for (let n = 0; n < 4; n++) {
-      gates.push(yield* gate(process)); // a pipe has one reader
+      gates.push(yield* gate(process));
       pids.push(yield* process.fork(WAITS, 20 + n));
     }
     const [leader = 0, second = 0, other = 0, third = 0] = pids;
