@@ -1,22 +1,24 @@
 /**
- * `npm run mutants`: switches off every refusal and every write of the kernel, one at a time; each
- * time a test must fail. Exit status 0: all are killed or listed as equivalent; 1: a survivor, or a
- * wrong list; 2: bad usage.
+ * `npm run mutants`: switches off every refusal and every write of the exokernel, or with
+ * `--of hypervisor` of that, one at a time; each time a test must fail. Exit status 0: all are
+ * killed or listed as equivalent; 1: a survivor, or a wrong list; 2: bad usage.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, realpathSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 
 import type { Equivalent } from './equivalents.ts';
 import {
   isSurvivor,
   isWronglyListed,
-  kernelFiles,
+  mutated,
   type Outcome,
   type Result,
+  type Subject,
+  SUBJECTS,
   tryMutants,
 } from './mutants.ts';
 import type { Site } from './sites.ts';
@@ -24,6 +26,7 @@ import type { Site } from './sites.ts';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 interface Flags {
+  readonly of: Subject;
   readonly only?: Place;
   readonly shard?: Shard;
   readonly changed?: string;
@@ -80,8 +83,8 @@ const shard = (text: string): Shard => {
 
 /** Which sites the flags leave. */
 function chooser(flags: Flags): (sites: readonly Site[]) => readonly Site[] {
-  const { only, changed, root } = flags;
-  const files = kernelFiles(root);
+  const { only, changed, root, of } = flags;
+  const files = mutated(root, of);
   if (only !== undefined && !files.includes(only.file)) {
     throw new Usage(`--only: ${only.file} is not mutated. These are: ${files.join(', ')}`);
   }
@@ -196,9 +199,8 @@ async function equivalentsOf(root: string): Promise<readonly Equivalent[]> {
 }
 
 async function main(flags: Flags): Promise<number> {
-  if (!existsSync(join(flags.root, 'kernel', 'exokernel'))) {
-    throw new Usage(`--root: ${flags.root} has no kernel/exokernel`);
-  }
+  const missing = SUBJECTS[flags.of].folders.find((one) => !existsSync(join(flags.root, one)));
+  if (missing !== undefined) throw new Usage(`--root: ${flags.root} has no ${missing}`);
   const root = realpathSync(resolve(flags.root)); // as vitest names files
   for (const suite of flags.tests ?? []) {
     if (!existsSync(join(root, suite))) throw new Usage(`--tests: there is no ${suite}`);
@@ -207,6 +209,7 @@ async function main(flags: Flags): Promise<number> {
   const choose = chooser({ ...flags, root });
   const result = await tryMutants({
     root,
+    subject: flags.of,
     jobs: flags.jobs,
     suites: flags.tests ?? [],
     slowest: flags.slowest,
@@ -221,6 +224,11 @@ async function main(flags: Flags): Promise<number> {
 
 const command = new Command('mutants')
   .description('Switches off every refusal and write of the kernel in turn; a test must fail.')
+  .addOption(
+    new Option('--of <kernel>', 'what is mutated')
+      .choices(Object.keys(SUBJECTS))
+      .default('exokernel'),
+  )
   .option('--only <place>', 'sites of one file, or of one line of it (FILE:LINE)', place)
   .option('--changed <revision>', 'sites in files that differ from a git revision')
   .option('--shard <i/n>', 'every n-th site, from the i-th on', shard)

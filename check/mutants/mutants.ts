@@ -1,6 +1,6 @@
 /**
- * Proof that the tests bite: switches off each refusal and each write of the kernel in turn and
- * looks for a test that fails.
+ * Proof that the tests bite: switches off each refusal and each write of the exokernel or of the
+ * hypervisor in turn and looks for a test that fails.
  *
  * Rounds: first the tests that killed a site the last time; then all tests once, to learn what each
  * reaches, and what it reaches oftener than others of its file do: those sites are tried with it,
@@ -33,10 +33,19 @@ import {
 } from './plan.ts';
 import { instrument, type Site } from './sites.ts';
 
-/** Folders whose files are mutated, not their subfolders. */
-const KERNEL = ['kernel', 'kernel/exokernel'];
-/** Suites that are to kill. */
-const SUITES = ['test/kernel', 'test/programs', 'test/libos', 'test/check', 'test/hypervisor'];
+/** What can be mutated: the files of some folders, not of their subfolders; and who is to kill. */
+export const SUBJECTS = {
+  exokernel: {
+    folders: ['kernel', 'kernel/exokernel'],
+    suites: ['test/kernel', 'test/programs', 'test/libos', 'test/check', 'test/hypervisor'],
+  },
+  hypervisor: {
+    folders: ['kernel/hypervisor'],
+    suites: ['test/hypervisor', 'test/machine'],
+  },
+} as const;
+export type Subject = keyof typeof SUBJECTS;
+
 /** What cannot: the suite that runs this, and the one of the bounds, which are off here. */
 const LEFT_OUT = ['test/check/mutants.test.ts', 'test/kernel/bounds.test.ts'];
 /** ms: the longer a test takes, the later its turn. */
@@ -51,9 +60,10 @@ const here = (name: string): string => fileURLToPath(new URL(name, import.meta.u
 export interface Options {
   /** the tree */
   readonly root: string;
+  readonly subject: Subject;
   /** processes that run tests */
   readonly jobs: number;
-  /** files or folders of tests; default: SUITES */
+  /** files or folders of tests; default: those of the subject */
   readonly suites: readonly string[];
   /** ms: a test that takes longer is left out */
   readonly slowest: number;
@@ -88,15 +98,18 @@ export const isSurvivor = ({ killed, equivalent }: Outcome): boolean =>
 export const isWronglyListed = ({ killed, equivalent }: Outcome): boolean =>
   killed !== null && equivalent !== null;
 
-/** All sites of the tree's kernel, in order. */
-export function allSites(root: string): Site[] {
+/** All sites of the subject, in order. */
+export function allSites(root: string, subject: Subject): Site[] {
   const sites: Site[] = [];
-  for (const file of kernelFiles(root)) sites.push(...sitesOf(root, file, sites.length + 1).sites);
+  for (const file of mutated(root, subject)) {
+    sites.push(...sitesOf(root, file, sites.length + 1).sites);
+  }
   return sites;
 }
 
-export function kernelFiles(root: string): string[] {
-  return KERNEL.flatMap((folder) =>
+/** The files that are mutated. */
+export function mutated(root: string, subject: Subject): string[] {
+  return SUBJECTS[subject].folders.flatMap((folder) =>
     readdirSync(join(root, folder), { withFileTypes: true })
       .filter((entry) => entry.isFile() && entry.name.endsWith('.ts'))
       .map((entry) => `${folder}/${entry.name}`)
@@ -143,7 +156,7 @@ class Run {
 
   constructor(options: Options) {
     this.#options = options;
-    this.#sites = allSites(options.root);
+    this.#sites = allSites(options.root, options.subject);
     this.#chosen = options.choose(this.#sites);
     this.#alive = new Set(this.#chosen.map(({ number }) => number));
     this.#hints = new Hints(options.root);
@@ -157,8 +170,8 @@ class Run {
   }
 
   async all(): Promise<Result> {
-    const { slowest, root, suites } = this.#options;
-    const files = testFiles(root, suites);
+    const { slowest, root, suites, subject } = this.#options;
+    const files = testFiles(root, suites.length > 0 ? suites : suitesOf(root, subject));
     if (files.length === 0) throw new Error('there are no tests');
 
     await this.#try('what killed it last time', this.#hinted(files));
@@ -353,7 +366,8 @@ class Run {
     for (const ran of this.#ran.values()) {
       for (const [site] of ran.reached) reached.set(site, (reached.get(site) ?? 0) + 1);
     }
-    const why = new Map(this.#options.equivalents.map((one) => [one.key, one.why]));
+    const { equivalents, subject } = this.#options;
+    const why = new Map(equivalents.map((one) => [one.key, one.why]));
     const keys = new Set(this.#sites.map(({ key }) => key));
     return {
       outcomes: this.#chosen.map((site) => ({
@@ -362,7 +376,7 @@ class Run {
         equivalent: why.get(site.key) ?? null,
         reachedBy: reached.get(site.number) ?? 0,
       })),
-      unknown: [...why.keys()].filter((key) => !keys.has(key)),
+      unknown: [...why.keys()].filter((key) => isOf(key, subject) && !keys.has(key)),
       unsound: [...this.#unsound].map(([id, reason]) => `${id}: ${reason}`),
       slow,
     };
@@ -472,6 +486,18 @@ function setupOf(root: string): string[] {
   return readdirSync(join(root, 'test')).includes('setup.ts') ? [join(root, own)] : [];
 }
 
+/** Those of the subject's suites that this tree has. */
+function suitesOf(root: string, subject: Subject): string[] {
+  const there = new Set(readdirSync(join(root, 'test')).map((name) => `test/${name}`));
+  return SUBJECTS[subject].suites.filter((suite) => there.has(suite));
+}
+
+/** Whether a site of that key stands in a file of the subject. */
+function isOf(key: string, subject: Subject): boolean {
+  const folder = key.slice(0, key.lastIndexOf('/', key.indexOf(' ')));
+  return SUBJECTS[subject].folders.some((one) => one === folder);
+}
+
 /** Test files under the given files and folders. */
 function testFiles(root: string, suites: readonly string[]): string[] {
   const found = new Set<string>();
@@ -482,10 +508,6 @@ function testFiles(root: string, suites: readonly string[]): string[] {
       else if (inner.endsWith('.test.ts')) found.add(inner);
     }
   };
-  if (suites.length === 0) {
-    const there = new Set(readdirSync(join(root, 'test')).map((name) => `test/${name}`));
-    for (const suite of SUITES) if (there.has(suite)) walk(suite);
-  }
   for (const suite of suites) {
     if (suite.endsWith('.test.ts')) found.add(suite);
     else walk(suite);
