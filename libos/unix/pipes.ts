@@ -8,8 +8,8 @@
  */
 import { Env, envIndex } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
-import { at, Control, PAGE, Pipe, PIPE_BUFFERS, SHARED_PIPES, TERMINAL } from './layout.ts';
-import { Errno, PIPE_BUF } from './process.ts';
+import { at, Control, Kind, PAGE, Pipe, PIPE_BUFFERS, SHARED_PIPES, TERMINAL } from './layout.ts';
+import { Errno, PIPE_BUF, Poll } from './process.ts';
 import type { Shared } from './shared.ts';
 import type { Space } from './space.ts';
 import type { TerminalInput } from './terminal.ts';
@@ -17,6 +17,13 @@ import type { TerminalInput } from './terminal.ts';
 /** What a try to move bytes comes to when there are none to move, and not now. */
 const NOTHING = 0;
 const OVER = -1;
+
+/** An end that is polled, the terminal's too; `events` are those that the caller waits for. */
+export interface End {
+  readonly pipe: number;
+  readonly kind: number;
+  readonly events: number;
+}
 
 export class Pipes {
   readonly #port: UserPort;
@@ -154,6 +161,41 @@ export class Pipes {
       yield* this.#sys.sleep(seen);
     }
     return bytes;
+  }
+
+  /**
+   * What is so of each of these ends, as poll says it; if nothing is, we are among those who wait
+   * at all of them.
+   */
+  *look(ends: readonly End[], terminal: TerminalInput): Op<number[]> {
+    yield* this.#shared.lock();
+    const found: number[] = [];
+    for (const { pipe, kind } of ends) {
+      if (kind === Kind.terminal) {
+        found.push(
+          (yield* terminal.ready(PAGE, false)) === NOTHING ? Poll.OUT : Poll.IN | Poll.OUT,
+        );
+      } else if (kind === Kind.pipeRead) found.push(yield* this.#readable(pipe));
+      else found.push(yield* this.#writable(pipe));
+    }
+    const isReady = ends.some(({ events }, n) => ((found[n] ?? 0) & events) !== 0);
+    for (const { pipe, kind } of isReady ? [] : ends) {
+      yield* this.#join(pipe, kind === Kind.pipeWrite ? Pipe.writerWaits : Pipe.readerWaits);
+    }
+    yield* this.#shared.unlock();
+    return found;
+  }
+
+  *#readable(pipe: number): Op<number> {
+    const filled = yield* this.#filled(pipe);
+    if (filled === OVER) return Poll.HUP;
+    const ended = filled > 0 && (yield* this.#get(pipe, Pipe.writers)) === 0;
+    return (filled > 0 ? Poll.IN : 0) | (ended ? Poll.HUP : 0);
+  }
+
+  *#writable(pipe: number): Op<number> {
+    const room = yield* this.#room(pipe, PIPE_BUF);
+    return room === OVER ? Poll.ERR : room === NOTHING ? 0 : Poll.OUT;
   }
 
   /** Bytes that fit, if they are `least`; OVER if nobody will ever read them. */

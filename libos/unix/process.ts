@@ -71,8 +71,29 @@ export const STDIN = 0;
 export const STDOUT = 1;
 export const STDERR = 2;
 export const OPEN_MAX = 16; // descriptors of a process
+/** Cycles of a second: the clock of a Unix is simulated time, on a machine of 1 GHz. */
+export const SECOND = 1e9;
 /** So many bytes written to a pipe at once come out together, whoever else writes to it. */
 export const PIPE_BUF = 512;
+
+/** What `poll` is asked of a descriptor, and what it says of it; the last three unasked. */
+export const Poll = {
+  /** A read would not wait. */
+  IN: 1,
+  /** A write of PIPE_BUF bytes would not wait. */
+  OUT: 4,
+  /** Nobody reads: a write would fail. */
+  ERR: 8,
+  /** Nobody writes any more. */
+  HUP: 16,
+  /** No such descriptor. */
+  NVAL: 32,
+} as const;
+export interface PollFor {
+  /** below 0: not asked for */
+  readonly fd: number;
+  readonly events: number;
+}
 
 export interface Stat {
   readonly inode: number;
@@ -117,6 +138,12 @@ export interface Process {
   pipe(): Op<readonly [number, number] | number>;
   /** Makes `to` another name of `from`, closing what it was. */
   dup2(from: number, to: number): Op<number>;
+  /**
+   * Waits until one of the descriptors is as it is asked to be, or `cycles` have passed (-1: as
+   * long as it takes; 0: only looks): what is so of each, 0 if nothing. EINTR if a signal was
+   * handled, also one that had come before.
+   */
+  poll(wanted: readonly PollFor[], cycles: number): Op<readonly number[] | number>;
 
   // Files. Paths are relative to the working directory or begin with /; components up to 255 bytes.
   stat(path: string): Op<Stat | number>;
@@ -160,7 +187,8 @@ export interface Process {
   exec(program: string, args: readonly string[]): Op<number>;
   /**
    * Waits for a child to end: its pid and exit status (128 and a signal, if that ended it), or
-   * ECHILD; EINTR if a signal was handled meanwhile; pid 0 if it is not to wait.
+   * ECHILD; EINTR if a signal was handled meanwhile; pid 0 if it is not to wait and none has
+   * ended.
    */
   wait(what?: WaitFor): Op<readonly [pid: number, status: number] | number>;
   /** Sends a signal to a process, or (below 0) to all of a group; 0 asks whether it is there. */

@@ -21,6 +21,9 @@ import {
   RowState,
 } from './layout.ts';
 
+/** Cycles of one sleep; who waits longer sleeps again. */
+export const SLEEP_MAX = 2 ** 31 - 1;
+
 const control = (word: number): number => at(CONTROL) + word * 4;
 const row = (pid: number, word: number): number => at(PROCESSES) + (pid * Row.words + word) * 4;
 
@@ -154,6 +157,13 @@ export class Shared {
     const state = yield* this.env(index, Env.state);
     const generation = yield* this.env(index, Env.generation);
     return generation === id >>> ENV_INDEX_BITS ? state : EnvState.free;
+  }
+
+  /** Cycle count until which a sleeping environment sleeps at most; 0: for ever. */
+  *deadlineOf(id: number): Op<number> {
+    const index = envIndex(id);
+    const low = yield* this.env(index, Env.deadline);
+    return (yield* this.env(index, Env.deadline + 1)) * 2 ** 32 + (low >>> 0);
   }
 
   /** Wakes an environment that sleeps, or will: an event for it. */

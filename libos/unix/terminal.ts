@@ -93,8 +93,11 @@ export class TerminalInput {
     return false;
   }
 
-  /** Bytes that can be read now: up to the end of a line; -1 at the end of input, 0 if none. */
-  *ready(bytes: number): Op<number> {
+  /**
+   * Bytes that can be read now: up to the end of a line; -1 at the end of input, 0 if none.
+   * @param takes whether the end of input has been read then
+   */
+  *ready(bytes: number, takes = true): Op<number> {
     const { port } = this.#sys;
     const shared = this.#shared;
     const head = yield* shared.control(this.#word(Pipe.head));
@@ -105,7 +108,7 @@ export class TerminalInput {
     }
     const flags = yield* shared.control(Control.terminalFlags);
     if (all === 0 && (flags & ENDED) !== 0) {
-      yield* shared.setControl(Control.terminalFlags, flags & ~ENDED);
+      if (takes) yield* shared.setControl(Control.terminalFlags, flags & ~ENDED);
       return -1;
     }
     // A line that the end of input, or the buffer's, cuts off.

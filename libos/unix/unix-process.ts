@@ -32,13 +32,15 @@ import {
   UNNAMED,
   User,
 } from './layout.ts';
-import { Pipes } from './pipes.ts';
+import { type End, Pipes } from './pipes.ts';
 import {
   Errno,
   O_APPEND,
   O_READ,
   O_WRITE,
   OPEN_MAX,
+  Poll,
+  type PollFor,
   type Process,
   type Program,
   type Room,
@@ -48,7 +50,7 @@ import {
   type WaitFor,
 } from './process.ts';
 import { Proc, procPath } from './proc.ts';
-import type { Shared } from './shared.ts';
+import { type Shared, SLEEP_MAX } from './shared.ts';
 import { isQuiet, isStop, post, postGroup, send, SIGNALS, take } from './signals.ts';
 import type { Space } from './space.ts';
 import { TerminalInput } from './terminal.ts';
@@ -349,6 +351,44 @@ export class UnixProcess implements Process {
     return to;
   }
 
+  *poll(wanted: readonly PollFor[], cycles: number): Op<readonly number[] | number> {
+    if (!(Number.isInteger(cycles) && cycles >= -1 && wanted.length <= OPEN_MAX)) {
+      return Errno.EINVAL;
+    }
+    // One that came since the last call counts too: whoever looks for its effect and then polls
+    // would wait for what has been.
+    if (yield* this.#deliver()) return Errno.EINTR;
+    const until = this.port.cycles() + cycles;
+    for (;;) {
+      const seen = yield* this.#shared.env(envIndex(this.#self), Env.events);
+      const found = yield* this.#look(wanted);
+      if (found.some((events) => events !== 0)) return found;
+      const left = cycles < 0 ? -1 : Math.min(until - this.port.cycles(), SLEEP_MAX);
+      if (cycles >= 0 && left <= 0) return found;
+      if (yield* this.#deliver()) return Errno.EINTR;
+      yield* this.#sys.sleep(seen, left);
+    }
+  }
+
+  /** What is so now of each; we are told when that changes. */
+  *#look(wanted: readonly PollFor[]): Op<number[]> {
+    const found: number[] = [];
+    const ends: (End & { readonly at: number })[] = [];
+    for (const [n, { fd, events: asked }] of wanted.entries()) {
+      const kind = fd < 0 ? Kind.none : yield* this.#kind(fd);
+      const events = asked | Poll.ERR | Poll.HUP;
+      if (kind === Kind.pipeRead || kind === Kind.pipeWrite) {
+        const pipe = yield* this.port.load(this.#slot(fd, Descriptor.value));
+        ends.push({ at: n, pipe, kind, events });
+      } else if (kind === Kind.terminal) ends.push({ at: n, pipe: TERMINAL, kind, events });
+      const always = kind === Kind.none ? Poll.NVAL : asked & (Poll.IN | Poll.OUT);
+      found.push(fd < 0 ? 0 : always);
+    }
+    const now = ends.length === 0 ? [] : yield* this.#pipes.look(ends, this.#terminal);
+    for (const [n, { at, events }] of ends.entries()) found[at] = (now[n] ?? 0) & events;
+    return found;
+  }
+
   // ---- files ------------------------------------------------------------------------------------
 
   *stat(path: string): Op<Stat | number> {
@@ -588,7 +628,7 @@ export class UnixProcess implements Process {
         return [pid, status];
       }
       if (children === 0) return Errno.ECHILD;
-      if (what.noHang === true) return [0, 0];
+      if (what.noHang === true && dying === 0) return [0, 0];
       if (yield* this.#deliver()) return Errno.EINTR;
       // It has woken us already and will not again: lend it the rest of the slice to die in.
       if (dying !== 0) yield* this.#sys.yieldTo(dying);

@@ -55,7 +55,7 @@ import {
   User,
 } from './layout.ts';
 import { Errno, type Process, type Program, Signal, STDERR } from './process.ts';
-import { Shared } from './shared.ts';
+import { Shared, SLEEP_MAX } from './shared.ts';
 import { Space } from './space.ts';
 import {
   Exited,
@@ -74,6 +74,7 @@ const SERVER_ENTRY = OWN_ENTRIES;
 const SHELL_ENTRY = OWN_ENTRIES + 1;
 const CHILD_ENTRY = OWN_ENTRIES + 2;
 const PATIENCE = 16; // turns
+const FOREVER = Number.MAX_SAFE_INTEGER;
 const KILLED = 139; // exit status of a process that did not end itself
 const RW = MAP_READ | MAP_WRITE;
 /** The script that the first shell runs. */
@@ -273,7 +274,7 @@ export class Unix extends LibOS {
     return draft.env;
   }
 
-  /** Round robin over the processes that are ready; sleeps when none is. */
+  /** Round robin over the processes that are ready, or due; sleeps when none is, until one is. */
   *#schedule(): Op<void> {
     const shared = this.#shared;
     const terminal = new TerminalInput(this.sys, shared);
@@ -285,6 +286,7 @@ export class Unix extends LibOS {
       let ran = store !== 0 && (yield* shared.stateOf(store)) === EnvState.ready;
       if (ran) ran = (yield* this.sys.yieldTo(store)).status === Status.ok;
       const from = last + 1;
+      let due = FOREVER;
       for (let n = 0; n < PROCESS_MAX && !ran; n++) {
         const pid = (from + n) % PROCESS_MAX;
         if (pid === 0) continue;
@@ -300,9 +302,18 @@ export class Unix extends LibOS {
           if (yield* this.#isHeld(pid, env)) continue;
           last = pid;
           ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
+        } else if (is === EnvState.sleeping) {
+          const deadline = yield* shared.deadlineOf(env);
+          if (deadline === 0) continue;
+          due = Math.min(due, deadline);
+          if (deadline > this.port.cycles()) continue;
+          last = pid;
+          ran = (yield* this.sys.yieldTo(env)).status === Status.ok;
         }
       }
-      if (!ran) yield* this.sys.sleep(seen);
+      if (ran) continue;
+      const left = Math.max(0, Math.min(due - this.port.cycles(), SLEEP_MAX));
+      yield* this.sys.sleep(seen, due === FOREVER ? -1 : left);
     }
   }
 

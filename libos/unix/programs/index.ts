@@ -10,10 +10,12 @@ import { kill } from './kill.ts';
 import { kvget, kvput } from './kv.ts';
 import { ls } from './ls.ts';
 import { chmod, ln, mkdir, mv, rm, rmdir, touch } from './names.ts';
+import { mux } from './mux.ts';
 import { primes } from './primes.ts';
 import { seq } from './seq.ts';
 import { sh } from './sh.ts';
 import { sha256sum } from './sha256sum.ts';
+import { sleep, timeout } from './sleep.ts';
 import { no, sync, yes } from './small.ts';
 import { sort } from './sort.ts';
 import { cut, tail, tee, tr } from './text.ts';
@@ -57,4 +59,7 @@ export const PROGRAMS: readonly Program[] = [
   kvget,
   test,
   bracket,
+  sleep,
+  timeout,
+  mux,
 ];

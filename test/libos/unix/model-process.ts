@@ -19,6 +19,8 @@ import {
   O_TRUNCATE,
   O_WRITE,
   OPEN_MAX,
+  Poll,
+  type PollFor,
   type Process,
   type Program,
   type Room,
@@ -113,6 +115,8 @@ interface Opened {
   /** sets the offset if there is one, and tells it; cuts the file off */
   seek?(to: number, from: 'start' | 'here' | 'end'): number;
   truncate?(bytes: number): number;
+  /** what poll says of it; without: always ready */
+  ready?(): number;
   closed(): void;
 }
 
@@ -180,6 +184,7 @@ function openedPipe(): readonly [Opened, Opened] {
       return got;
     },
     write: () => Errno.EBADF,
+    ready: () => (offset < data.length ? Poll.IN : 0) | (writers === 0 ? Poll.HUP : 0),
     closed: () => readers--,
   };
   const write: Opened = {
@@ -483,6 +488,20 @@ class ModelProcess implements Process {
     yield* this.close(to);
     this.#descriptors.set(to, opened);
     return to;
+  }
+
+  // Nobody else runs meanwhile: what is not ready now never is, and time passes at once.
+  *poll(wanted: readonly PollFor[], cycles: number): Op<readonly number[] | number> {
+    const found = wanted.map(({ fd, events }) => {
+      const opened = this.#descriptors.get(fd);
+      if (fd < 0) return 0;
+      if (opened === undefined) return Poll.NVAL;
+      return (opened.ready?.() ?? Poll.IN | Poll.OUT) & (events | Poll.HUP);
+    });
+    if (cycles < 0 && found.every((events) => events === 0)) {
+      throw new Error('model: this poll would never end');
+    }
+    return found;
   }
 
   *stat(path: string): Op<Stat | number> {
