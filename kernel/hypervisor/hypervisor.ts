@@ -17,7 +17,7 @@ import {
   type Trap,
   writeDirectMap,
 } from '../supervisor.ts';
-import { completions, doorbell } from './disk.ts';
+import { completions, connect, doorbell, lookAround } from './disk.ts';
 import { startFree } from './free-pages.ts';
 import {
   admit,
@@ -153,6 +153,7 @@ export class Hypervisor implements Supervisor, Monitor {
       vm,
       pages,
       blocks,
+      disk: guest.disk ?? 'emulated',
       paging,
       images,
       accounts: guest.accounts === true,
@@ -287,6 +288,7 @@ export class Hypervisor implements Supervisor, Monitor {
       this.state.vm.put(vm, Vm.state, VmState.free);
       return refuse('there is no memory for its pages');
     }
+    connect(this.state, vm);
     this.#machines[vm]?.adopt(machine, guest.supervisor);
     return vm;
   }
@@ -422,7 +424,7 @@ export class Hypervisor implements Supervisor, Monitor {
   }
 
   trap(trap: Trap): void {
-    const { cause, tval, gpa } = trap;
+    const { cause } = trap;
     const { state } = this;
     const since = state.machine.now();
     this.#home();
@@ -432,6 +434,13 @@ export class Hypervisor implements Supervisor, Monitor {
       state.count(vm, EXIT_OF[cause] ?? 'reflect');
     }
     if (this.#config.swap !== undefined && !MISSES.includes(cause)) stepDown(state, vm);
+    this.#answer(vm, trap);
+    if (vm >= 0 && this.#of[vm]?.disk === 'split' && !lookAround(state, vm)) this.#nonsense(vm);
+  }
+
+  #answer(vm: number, trap: Trap): void {
+    const { cause, tval, gpa } = trap;
+    const { state } = this;
     switch (cause) {
       case Cause.timerInterrupt:
         // Whoever's slice is over: dispatch sees to it.
@@ -484,12 +493,17 @@ export class Hypervisor implements Supervisor, Monitor {
 
   #completions(): void {
     const { state } = this;
-    const written = (vm: number, page: number): void => {
-      this.#machines[vm]?.paging.wrote(page);
-    };
-    completions(state, written, (vm, page, ok) => {
-      if (!ok) this.#stop(vm, page * PAGE_BYTES, 'the disk cannot give a page of it back');
-      else if (state.vm.get(vm, Vm.waitsFor) === page + 1) unblock(state, vm);
+    completions(state, {
+      written: (vm, page) => {
+        this.#machines[vm]?.paging.wrote(page);
+      },
+      pageCame: (vm, page, ok) => {
+        if (!ok) this.#stop(vm, page * PAGE_BYTES, 'the disk cannot give a page of it back');
+        else if (state.vm.get(vm, Vm.waitsFor) === page + 1) unblock(state, vm);
+      },
+      nonsense: (vm) => {
+        this.#nonsense(vm);
+      },
     });
     wakeWaiters(state);
     for (let vm = 0; state.get(Cpu.dying) > 0 && vm < state.vm.rows; vm++) this.#reap(vm);
@@ -586,6 +600,12 @@ export class Hypervisor implements Supervisor, Monitor {
     const at = `guest-physical 0x${address.toString(16)}`;
     const text = `virtual machine ${vm}: stopped at ${at}${why === '' ? '' : `: ${why}`}\n`;
     this.state.machine.console(0, new TextEncoder().encode(text));
+  }
+
+  /** What stands in its ring makes no sense. */
+  #nonsense(vm: number): void {
+    const device = this.state.vm.get(vm, Vm.pages) - 1;
+    this.#stop(vm, device * PAGE_BYTES, 'its disk ring makes no sense');
   }
 
   #end(vm: number): void {

@@ -6,6 +6,7 @@
 import { assert } from '../../machine/assert.ts';
 import type { Image } from '../../machine/user-port.ts';
 import type { Supervisor } from '../supervisor.ts';
+import { connect } from './disk.ts';
 import {
   dropUnmapped,
   hostPage,
@@ -18,7 +19,7 @@ import {
 import { DEFAULT_WEIGHT } from './schedulers.ts';
 import { POOL_MAX, POOL_MIN } from './shadow-tables.ts';
 import { makeReady, makeUnready, startClock } from './slices.ts';
-import { Cpu, Page, type State, Vm, VmState } from './state.ts';
+import { Cpu, type DiskModel, DISKS, Page, type State, Vm, VmState } from './state.ts';
 
 /** A guest to boot, and what its machine is to have. */
 export interface Guest {
@@ -45,6 +46,8 @@ export interface Guest {
   readonly limit?: number;
   /** its claim to memory between the two, against others'; default 1000 */
   readonly shares?: number;
+  /** by which model it has its disk: see disk.ts; default 'emulated' */
+  readonly disk?: DiskModel;
   /** test mode: each handler of its supervisor is rolled back at each of its stores once */
   readonly restarts?: boolean;
 }
@@ -114,6 +117,7 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   const reservation = guest.reservation ?? 0;
   row.put(vm, Vm.firstBlock, guest.firstBlock);
   row.put(vm, Vm.blocks, guest.blocks);
+  row.put(vm, Vm.disk, DISKS.indexOf(guest.disk ?? 'emulated'));
   row.put(vm, Vm.channel, guest.channel);
   row.put(vm, Vm.weight, guest.weight ?? DEFAULT_WEIGHT);
   row.put(vm, Vm.cap, guest.cap ?? 0);
@@ -128,6 +132,7 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   }
   state.add(Cpu.shells, -1);
   if (row.get(vm, Vm.ring) === 0) pinRing(state, vm, hostPage(state, vm, guest.pages - 1));
+  connect(state, vm);
   state.add(Cpu.reserved, reservation + tablesFor(guest.pages));
   state.add(Cpu.promised, guest.pages - reservation);
   startClock(state, vm);

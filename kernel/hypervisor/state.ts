@@ -49,6 +49,10 @@ export type Exit = (typeof EXITS)[number];
 export const MODES = ['run', 'steal', 'idle', 'blocked'] as const;
 export type Mode = (typeof MODES)[number];
 
+/** The models of a guest's disk: see disk.ts. */
+export const DISKS = ['emulated', 'split'] as const;
+export type DiskModel = (typeof DISKS)[number];
+
 /** Words of a virtual machine's row. A time takes two. */
 export const Vm = {
   state: 0,
@@ -94,6 +98,10 @@ export const Vm = {
   waitsFor: 64, // guest page + 1 that it is blocked on; -1: any free page
   base: 65, // of ins: what came back since then its supervisor needs for the trap at hand
   waits: 66, // times that it waited for any page since it last got on
+  // Its disk.
+  disk: 84, // index of DISKS
+  taken: 85, // of a split disk: requests taken out of its ring
+  produced: 86, // and completions put into it
   // Of a guest whose supervisor runs in user mode.
   runs: 69, // what runs, of Runs
   trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them

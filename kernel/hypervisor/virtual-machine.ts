@@ -4,14 +4,14 @@
  *
  * How its memory is translated, and what of that exits, is its Paging's affair (paging.ts). What
  * exits whatever the mode is here, with one cause each: the disk's doorbell, the console, waiting.
- * Its disk is a ring in the guest's own last page.
+ * Its disk is front-end.ts, over a page that is the guest's own last.
  */
 import type { Image } from '../../machine/user-port.ts';
 import { Contexts, type SavedContext } from '../../machine/contexts.ts';
 import type { CostProfile } from '../../machine/costs.ts';
 import { E, type Layer } from '../../machine/counters.ts';
 import { assert } from '../../machine/assert.ts';
-import type { DiskCompletion, DiskPort, DiskRequest } from '../../machine/disk.ts';
+import type { DiskPort } from '../../machine/disk.ts';
 import type { Hart } from '../../machine/hart.ts';
 import type { Privilege } from '../../machine/machine.ts';
 import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts';
@@ -28,11 +28,11 @@ import {
   type Supervisor,
   type Trap,
 } from '../supervisor.ts';
-import { Ring, RING_SLOTS } from './device-page.ts';
+import { Ring } from './device-page.ts';
+import { frontEnd } from './front-end.ts';
 import { Backing } from './pages.ts';
 import type { AddressSpace, GuestPort, Paging } from './paging.ts';
-import { REQUEST_FLUSH, REQUEST_FORCE, REQUEST_WRITE } from './requests.ts';
-import { type Exit, GUEST_QUEUE } from './state.ts';
+import type { DiskModel, Exit } from './state.ts';
 
 const ATTEMPTS = 400; // a handler in test mode is rolled back so often at most
 
@@ -40,7 +40,7 @@ const ATTEMPTS = 400; // a handler in test mode is rolled back so often at most
 export interface Monitor {
   /** Second stage lacks `gpa`: of Backing, what became of it. */
   memory(vm: number, gpa: number): number;
-  /** The disk's doorbell. False: the request makes no sense. */
+  /** The disk's doorbell. False: what it points to makes no sense. */
   doorbell(vm: number): boolean;
   console(vm: number, channel: number, bytes: Uint8Array): void;
   consoleRead(vm: number, channel: number): Uint8Array;
@@ -55,6 +55,7 @@ export interface VirtualMachineSpec {
   readonly vm: number; // row, from 0
   readonly pages: number; // guest-physical, ring page included
   readonly blocks: number;
+  readonly disk: DiskModel;
   /** how its memory is translated */
   readonly paging: (guest: GuestPort) => Paging;
   readonly images: readonly Image[];
@@ -139,14 +140,22 @@ export class VirtualMachine implements Machine, LoopMachine {
       },
     );
     this.#locate = (vpn, write) => paging.locate(vpn, write);
-    this.disk = {
-      blocks: spec.blocks,
-      room: () => GUEST_QUEUE - this.load(this.#ring + Ring.outstanding * 4),
-      submit: (request) => {
-        this.#submit(request);
+    this.disk = frontEnd(spec.disk, spec.blocks, this.#ring, {
+      load: (pa) => this.load(pa),
+      store: (pa, value) => {
+        this.store(pa, value);
       },
-      complete: () => this.#complete(),
-    };
+      finally: (act) => {
+        this.#finally(act);
+      },
+      touch: (pages) => {
+        if (!this.transactional) return;
+        for (const page of pages) paging.load(page * PAGE_BYTES);
+      },
+      notify: () => {
+        if (!this.#exit('disk', () => monitor.doorbell(spec.vm))) this.#stop(this.#ring);
+      },
+    });
     this.balloon = {
       target: () => this.load(this.#ring + Ring.target * 4),
       size: () => this.load(this.#ring + Ring.ballooned * 4),
@@ -364,42 +373,6 @@ export class VirtualMachine implements Machine, LoopMachine {
       this.#drawn.shift() ?? this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
     this.#transaction?.drawn.push(word);
     return word;
-  }
-
-  #submit(request: DiskRequest): void {
-    const outstanding = this.#ring + Ring.outstanding * 4;
-    this.store(outstanding, this.load(outstanding) + 1);
-    // What it moves must be here when it is handed over, and nothing can wait then.
-    if (this.transactional) {
-      for (const page of request.pages) this.#paging.load(page * PAGE_BYTES);
-    }
-    this.#finally(() => {
-      this.#handOver(request);
-    });
-  }
-
-  #handOver(request: DiskRequest): void {
-    const at = this.#ring + Ring.request * 4;
-    const flags =
-      (request.write ? REQUEST_WRITE : 0) |
-      (request.force === true ? REQUEST_FORCE : 0) |
-      (request.flush === true ? REQUEST_FLUSH : 0);
-    const words = [request.tag, flags, request.block, request.pages.length, ...request.pages];
-    words.forEach((word, n) => {
-      this.store(at + n * 4, word);
-    });
-    if (!this.#exit('disk', () => this.#monitor.doorbell(this.#spec.vm))) this.#stop(at);
-  }
-
-  #complete(): DiskCompletion | null {
-    const ring = this.#ring;
-    const consumed = this.load(ring + Ring.consumed * 4);
-    if (consumed === this.load(ring + Ring.produced * 4)) return null;
-    const word = this.load(ring + (Ring.completions + (consumed % RING_SLOTS)) * 4);
-    this.store(ring + Ring.consumed * 4, consumed + 1);
-    const outstanding = ring + Ring.outstanding * 4;
-    this.store(outstanding, this.load(outstanding) - 1);
-    return { tag: word & 0x7fffffff, ok: word >= 0 };
   }
 
   /** Into the hypervisor and back, in the middle of the guest's handler. */

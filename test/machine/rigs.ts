@@ -11,7 +11,7 @@ import type { Image } from '../../machine/user-port.ts';
 import type { Supervisor } from '../../kernel/supervisor.ts';
 import { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import type { Translation } from '../../kernel/hypervisor/life.ts';
-import type { HypervisorConfig } from '../../kernel/hypervisor/state.ts';
+import type { DiskModel, HypervisorConfig } from '../../kernel/hypervisor/state.ts';
 import { program, Script } from './script.ts';
 
 export const GUEST_PAGES = 512; // the disk ring's page is the last of them
@@ -104,6 +104,7 @@ export function virtualMaker(
     readonly restarts?: boolean;
     readonly translation?: Translation;
     readonly shadowPages?: number;
+    readonly disk?: DiskModel;
   } = {},
 ): Maker {
   return {
@@ -123,7 +124,7 @@ export function virtualMaker(
         },
         storm: modes.storm === true,
       });
-      const { translation = 'nested', shadowPages = 48 } = modes;
+      const { translation = 'nested', shadowPages = 48, disk = 'emulated' } = modes;
       const guest = {
         supervisor,
         images,
@@ -134,6 +135,7 @@ export function virtualMaker(
         restarts: modes.restarts === true,
         translation,
         shadowPages,
+        disk,
       };
       const neighbour = {
         ...busyGuest(60_000),
@@ -201,4 +203,12 @@ export const MAKERS: readonly Maker[] = [
     { backing: 'touch', secondStage: '4KiB' },
     { translation: 'shadow', company: true },
   ),
+  virtualMaker('virtual, split disk', NESTED, { disk: 'split' }),
+  virtualMaker('virtual, split disk, restarts', NESTED, { disk: 'split', restarts: true }),
+  virtualMaker('virtual, split disk, beside a neighbour in a storm', NESTED, {
+    disk: 'split',
+    company: true,
+    storm: true,
+  }),
+  virtualMaker('shadow, split disk', NESTED, { disk: 'split', translation: 'shadow' }),
 ];
