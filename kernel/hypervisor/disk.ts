@@ -20,7 +20,7 @@ import { reach } from './pages.ts';
 import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
 import { interrupt } from './slices.ts';
 import { cameIn, wentOut } from './swap.ts';
-import { Cpu, DISKS, Page, type State, Tag, TagState, Vm, PageKind } from './state.ts';
+import { Cpu, DISKS, GUEST_QUEUE, Page, type State, Tag, TagState, Vm, PageKind } from './state.ts';
 import { isDue, REQUEST_SLOTS, Ring, RING_SLOTS, slotAt } from './device-page.ts';
 
 const SPLIT = DISKS.indexOf('split');
@@ -62,7 +62,8 @@ function drain(state: State, vm: number): boolean {
   const { machine, vm: row } = state;
   const ring = ringOf(state, vm);
   let taken = row.get(vm, Vm.taken);
-  for (;;) {
+  // More looks than its queue takes requests find nothing, or a guest that changes what it said.
+  for (let looks = 0; looks <= GUEST_QUEUE; looks++) {
     const requested = machine.load(ring + Ring.requested * 4);
     if ((requested - taken) >>> 0 > REQUEST_SLOTS) return false;
     if (requested !== taken) {
@@ -77,6 +78,7 @@ function drain(state: State, vm: number): boolean {
     // What came between the last look and the asking nobody would tell of.
     if (machine.load(ring + Ring.requested * 4) === taken) return true;
   }
+  return false;
 }
 
 /**
