@@ -19,7 +19,7 @@ export interface FrontPort {
   finally(act: () => void): void;
   /** Sees to it that the pages are there. */
   touch(pages: readonly number[]): void;
-  /** Into the hypervisor: it looks at the ring, and stops us if what stands there makes no sense. */
+  /** Into the hypervisor, which looks at the ring, and stops us if it makes no sense. */
   notify(): void;
 }
 
