@@ -224,6 +224,12 @@ describe('every request ends, whatever the model', () => {
   });
 });
 
+const PLAN = [
+  [5, 10],
+  [9, 9000],
+  [3, 10],
+] as const;
+
 describe('what stands in a ring is a claim', () => {
   /** Runs the harm with I/O in flight, between two good guests. */
   function beside(harm: (s: Script) => void, disk: DiskModel): World {
@@ -293,7 +299,7 @@ describe('what stands in a ring is a claim', () => {
       });
       fc.assert(
         fc.property(writes, fc.integer({ min: 0, max: 200 }), (changes, from) => {
-          const w = world([worker([[5, 10], [9, 9000], [3, 10]], { disk }), good(1)]); // prettier-ignore
+          const w = world([worker(PLAN, { disk }), good(1)]);
           // Another hart of the guest would write at any moment: so does this, as the loads go by.
           let loads = 0;
           w.machine.hart.listener = (event, layer) => {
