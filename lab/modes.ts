@@ -11,6 +11,7 @@ import { Exokernel } from '../kernel/exokernel/exokernel.ts';
 import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
 import { Hypervisor, shadowPool } from '../kernel/hypervisor/hypervisor.ts';
 import type { Translation } from '../kernel/hypervisor/life.ts';
+import { paravirtCost } from '../kernel/hypervisor/page-types.ts';
 import { shadowCost } from '../kernel/hypervisor/shadow-tables.ts';
 import type { HypervisorConfig } from '../kernel/hypervisor/state.ts';
 import type { Supervisor, Tenant } from '../kernel/supervisor.ts';
@@ -19,7 +20,14 @@ import { Unikernel } from '../kernel/unikernel/unikernel.ts';
 /** The modes that are compared unless others are asked for. */
 export const MODES = ['bare', 'exokernel', 'vm', 'exokernel-in-vm'] as const;
 /** All of them: the rest are the ways in which a virtual machine's memory can be translated. */
-export const ALL_MODES = [...MODES, 'vm-nested', 'vm-shadow', 'exokernel-in-shadow'] as const;
+export const ALL_MODES = [
+  ...MODES,
+  'vm-nested',
+  'vm-shadow',
+  'vm-paravirt',
+  'exokernel-in-shadow',
+  'exokernel-in-paravirt',
+] as const;
 export type Mode = (typeof ALL_MODES)[number];
 
 /** What each mode is, in the words of the report. */
@@ -30,7 +38,9 @@ export const MODE_TITLES: Readonly<Record<Mode, string>> = {
   'exokernel-in-vm': 'exokernel in one virtual machine: the price of the layer',
   'vm-nested': 'the same as vm',
   'vm-shadow': 'unikernel in a virtual machine each, trap and emulate with shadow tables',
+  'vm-paravirt': 'unikernel in a virtual machine each, hypercalls and direct paging',
   'exokernel-in-shadow': 'exokernel in one virtual machine with shadow tables',
+  'exokernel-in-paravirt': 'exokernel in one paravirtual machine',
 };
 
 /** Of modes with a hypervisor: what runs in its guests, and how their memory is translated. */
@@ -40,8 +50,10 @@ const HOSTED: Readonly<
   vm: { exokernel: false, translation: 'nested' },
   'vm-nested': { exokernel: false, translation: 'nested' },
   'vm-shadow': { exokernel: false, translation: 'shadow' },
+  'vm-paravirt': { exokernel: false, translation: 'paravirt' },
   'exokernel-in-vm': { exokernel: true, translation: 'nested' },
   'exokernel-in-shadow': { exokernel: true, translation: 'shadow' },
+  'exokernel-in-paravirt': { exokernel: true, translation: 'paravirt' },
 };
 
 export interface Parameters {
@@ -99,9 +111,11 @@ const withOverhead = (pages: number): number => {
 
 /** Pages of a machine for so many guests of so many pages each. */
 function hostPages(guests: number, guestPages: number, translation: Translation): number {
-  const shadows =
-    translation === 'shadow' ? shadowCost(shadowPool(guestPages), guestPages) + MEGAPAGE : 0;
-  return withOverhead((guestPages + shadows) * guests) + MEGAPAGE;
+  let tables = 0;
+  if (translation === 'shadow') tables = shadowCost(shadowPool(guestPages), guestPages) + MEGAPAGE;
+  if (translation === 'paravirt')
+    tables = paravirtCost(guestPages, 2 * guests * guestPages) + MEGAPAGE;
+  return withOverhead((guestPages + tables) * guests) + MEGAPAGE;
 }
 
 /** Blocks of a disk for so many tenants: at its end the exokernel keeps the table of extents. */

@@ -46,6 +46,8 @@ export interface LoopMachine {
   entered(trap: Trap, from: Context | null): void;
   /** The way out of it, to `to` or to waiting. */
   left(to: Context | null): void;
+  /** A call in the supervisor's own privilege returns: nothing is crossed. */
+  returned(): void;
   /** True while handlers must be undoable. */
   readonly transactional: boolean;
   begin(): void;
@@ -157,6 +159,7 @@ export class HartLoop implements Context {
       this.#supervisor.trap(got);
       next = this.#supervisor.dispatch();
       if (!call || (next !== null && machine.privilegeOf(next) === 'user')) machine.left(next);
+      else machine.returned();
       if (machine.transactional) machine.commit();
     } catch (error) {
       this.#pending = got;

@@ -351,6 +351,10 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.hart.charge('trap-return', this.hart.costs.trapReturn);
   }
 
+  returned(): void {
+    // Nothing was put off.
+  }
+
   timer(): Tick {
     return this.#timer;
   }

@@ -4,7 +4,7 @@
  * giving are bounded by the number of orders, however much memory there is. Knuth, volume 1, 2.5.
  */
 import { assert } from '../../machine/assert.ts';
-import { Cpu, ORDERS, Page, PageKind, type State } from './state.ts';
+import { Cpu, ORDERS, Page, PageKind, type State, Vm } from './state.ts';
 
 /** All pages behind the hypervisor's tables become free. */
 export function startFree(state: State): void {
@@ -77,4 +77,26 @@ export function unpin(state: State, host: number): void {
   if (pins > 0 || state.kind(host) !== PageKind.limbo) return;
   state.add(Cpu.limbo, -1);
   give(state, host);
+}
+
+/** Takes `count` pages that follow each other, zeroed and charged to a guest; -1: no room. */
+export function takeRun(state: State, vm: number, count: number): number {
+  const order = Math.ceil(Math.log2(count));
+  const first = take(state, order);
+  if (first < 0) return -1;
+  for (let page = first + count; page < first + 2 ** order; page++) {
+    state.own(page, PageKind.table, vm); // whole blocks only are taken
+    give(state, page);
+  }
+  for (let page = first; page < first + count; page++) {
+    state.own(page, PageKind.table, vm);
+    state.machine.zeroPage(page);
+  }
+  state.vm.add(vm, Vm.tables, count);
+  return first;
+}
+
+export function giveRun(state: State, vm: number, first: number, count: number): void {
+  for (let page = first; page < first + count; page++) give(state, page);
+  state.vm.add(vm, Vm.tables, -count);
 }

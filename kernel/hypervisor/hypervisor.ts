@@ -32,8 +32,10 @@ import {
   rowFor,
 } from './life.ts';
 import { NestedPaging } from './nested.ts';
+import { PageTypes, takeParavirt } from './page-types.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
+import { admitParavirt, ParavirtPaging } from './paravirt.ts';
 import { ask, block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
 import {
   cannotRestore,
@@ -136,7 +138,7 @@ export class Hypervisor implements Supervisor, Monitor {
 
   #make(guest: Guest): number | Refusal {
     const { state } = this;
-    const no = admit(state, guest);
+    const no = admit(state, guest) ?? admitParavirt(state.config, guest);
     if (no !== null) return no;
     const vm = rowFor(state, guest.pages);
     if (vm < 0) return refuse(`all ${state.vm.rows} rows are taken: destroy a virtual machine`);
@@ -146,7 +148,7 @@ export class Hypervisor implements Supervisor, Monitor {
     if (paging === null) {
       endVm(state, vm);
       state.vm.put(vm, Vm.state, VmState.free);
-      return refuse('there is no memory for its shadow tables');
+      return refuse('there is no memory for the tables of its translation');
     }
     const { pages, blocks, images } = guest;
     const spec = {
@@ -168,6 +170,14 @@ export class Hypervisor implements Supervisor, Monitor {
   /** How the guest's memory is translated; null if there is no room for what that takes. */
   #paging(vm: number, guest: Guest): ((port: GuestPort) => Paging) | null {
     const { state } = this;
+    // ASID 0 is the hypervisor's own; a row's are the same whatever the mode.
+    const firstAsid = 1 + vm * ShadowTables.asids;
+    if (guest.translation === 'paravirt') {
+      const taken = takeParavirt(state, vm);
+      if (taken === null) return null;
+      const types = new PageTypes(state, vm, taken, firstAsid);
+      return (port) => new ParavirtPaging(port, state, types);
+    }
     if (guest.translation !== 'shadow') {
       const root = state.vm.get(vm, Vm.root);
       return (port) => new NestedPaging(port, state, root);
@@ -175,7 +185,6 @@ export class Hypervisor implements Supervisor, Monitor {
     const pool = guest.shadowPages ?? shadowPool(guest.pages);
     const pages: ShadowPages | null = takeShadow(state, vm, pool);
     if (pages === null) return null;
-    const firstAsid = 1 + vm * ShadowTables.asids; // 0 is the hypervisor's own
     return (port) => new ShadowPaging(port, state, pages, firstAsid);
   }
 
@@ -237,12 +246,18 @@ export class Hypervisor implements Supervisor, Monitor {
   save(vm: number): Saved | Refusal {
     return this.#about(vm, () => {
       const { state } = this;
-      const no = cannotSave(state, vm);
+      const no = cannotSave(state, vm) ?? this.#pinned(vm);
       if (no !== null) return no;
       const machine = this.#machines[vm]?.saved() ?? 'no guest came for it';
       if (typeof machine === 'string') return refuse(machine);
       return pack(state, vm, { ...machine, interrupts: machine.interrupts | state.pendingOf(vm) });
     });
+  }
+
+  /** Its memory does not hold what the guest wrote, but host page numbers. */
+  #pinned(vm: number): Refusal | null {
+    if (this.#of[vm]?.translation !== 'paravirt') return null;
+    return refuse('the tables of a paravirtual machine name host pages: it stays where it is');
   }
 
   /** Makes a virtual machine that goes on where `saved` was, paused; its row. */
@@ -261,7 +276,7 @@ export class Hypervisor implements Supervisor, Monitor {
   clone(parent: number, guest: Guest): number | Refusal {
     return this.#about(parent, () => {
       const { state } = this;
-      const no = cannotSave(state, parent);
+      const no = cannotSave(state, parent) ?? this.#pinned(parent);
       if (no !== null) return no;
       if (guest.blocks > 0) return refuse('a clone would write to the disk of another: no blocks');
       if (state.config.backing !== 'touch') return refuse('clones take pages backed on touch');
@@ -280,6 +295,9 @@ export class Hypervisor implements Supervisor, Monitor {
     if (guest.supervisor.attach === undefined) {
       return refuse('its supervisor cannot take over a machine that another booted');
     }
+    if (guest.translation === 'paravirt') {
+      return refuse('a paravirtual machine begins where it boots: take another translation');
+    }
     const vm = this.#make(guest);
     if (typeof vm !== 'number') return vm;
     setPaused(this.state, vm, true);
@@ -296,6 +314,8 @@ export class Hypervisor implements Supervisor, Monitor {
   /** From now on pages that `vm` writes are noted. Refused: it cannot be moved. */
   prepareMove(vm: number): Refusal | null {
     return this.#about(vm, () => {
+      const no = this.#pinned(vm);
+      if (no !== null) return no;
       const machine = this.#machines[vm]?.saved() ?? 'no guest came for it';
       if (typeof machine === 'string') return refuse(machine);
       if (this.state.config.swap !== undefined) return refuse('what is swapped out cannot be sent');
@@ -563,7 +583,8 @@ export class Hypervisor implements Supervisor, Monitor {
     this.exit(vm, 'balloon', () => {
       const { state } = this;
       const pages = state.vm.get(vm, Vm.pages) - 1; // the device page is not the guest's to give
-      if (Number.isInteger(page) && page >= 0 && page < pages) giveUp(state, vm, page);
+      const own = Number.isInteger(page) && page >= 0 && page < pages;
+      if (own && this.#machines[vm]?.paging.yields(page) === true) giveUp(state, vm, page);
       wakeWaiters(state);
     });
   }

@@ -32,7 +32,7 @@ export interface Guest {
   readonly channel: number;
   /** let its supervisor say to whom counters are attributed: for measuring tenants inside */
   readonly accounts?: boolean;
-  /** how its memory is translated: by hardware in two stages, or in one by shadow tables */
+  /** how its memory is translated: in two stages, or in one by shadow tables, or by its own */
   readonly translation?: Translation;
   /** pages of shadow tables, 16 to 512; default: one for 16 pages of the guest */
   readonly shadowPages?: number;
@@ -52,7 +52,7 @@ export interface Guest {
   readonly restarts?: boolean;
 }
 
-export type Translation = 'nested' | 'shadow';
+export type Translation = 'nested' | 'shadow' | 'paravirt';
 
 /** Why something was not done. Nothing has changed. */
 export interface Refusal {

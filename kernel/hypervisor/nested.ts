@@ -137,6 +137,14 @@ export class NestedPaging implements Paging {
     hart.charge('trap-return', hart.costs.trapReturn);
   }
 
+  returned(): void {
+    // Nothing was put off.
+  }
+
+  yields(): boolean {
+    return true;
+  }
+
   outside(): void {
     // satp is the hypervisor's own: the guest's is vsatp.
   }

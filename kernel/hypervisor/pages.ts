@@ -190,6 +190,8 @@ export function hostPage(state: State, vm: number, page: number): number {
  */
 export function reach(state: State, vm: number, page: number, write: boolean): number {
   if (!Number.isInteger(page) || page < 0 || page >= state.vm.get(vm, Vm.pages)) return -1;
+  // A device must neither write a table that hardware walks nor read host numbers out of it.
+  if (state.isTable(vm, page)) return -1;
   const place = find(state, vm, page);
   const entry = place?.entry ?? 0;
   const there = (entry & PTE_V) !== 0 && !(write && (entry & COPY) !== 0);

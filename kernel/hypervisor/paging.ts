@@ -31,6 +31,8 @@ export interface GuestPort {
   stop(gpa: number): never;
   /** It must wait for a page of its own: what it was doing is begun anew. */
   block(gpa: number): never;
+  /** Counts a reference that the mode makes in the guest: not its supervisor's. */
+  aside(why: 'load' | 'store'): void;
   /** A store that an exit does for the guest's supervisor: undone, if its handler is. */
   noting<T>(act: () => T): T;
 }
@@ -70,6 +72,8 @@ export interface Paging {
   entered(trap: Trap, from: Context | null): void;
   /** The supervisor resumes `to`, or waits. */
   left(to: Context | null, privilege: Privilege): void;
+  /** It goes on beside its program, by a return within its own privilege. */
+  returned(): void;
 
   // For the hypervisor.
   /** The guest has stopped running on the hart, and the hypervisor runs: its first act. */
@@ -80,6 +84,8 @@ export interface Paging {
   interrupted(): void;
   /** A trap of the guest's programs that reached the hypervisor first. */
   trapped(trap: Trap): Answered;
+  /** Whether the host page behind `page` may be taken away now. */
+  yields(page: number): boolean;
   /** The host page behind `page` changed, or may be written less: nothing may remember it. */
   changed(page: number): void;
   /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */

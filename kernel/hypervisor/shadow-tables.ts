@@ -33,10 +33,10 @@ import {
 } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Machine, Table } from '../supervisor.ts';
-import { give, take } from './free-pages.ts';
+import { giveRun, takeRun } from './free-pages.ts';
 import { back, Backing } from './pages.ts';
 import { COPY, find } from './second-stage.ts';
-import { PageKind, type State, Vm } from './state.ts';
+import { type State, Vm } from './state.ts';
 
 /** Words of a shadow: what it is derived from, and the lists that it is on. */
 const Shadow = {
@@ -136,24 +136,11 @@ export const shadowCost = (pool: number, pages: number): number =>
 export function takeShadow(state: State, vm: number, pool: number): ShadowPages | null {
   const taken: Partial<Record<keyof ShadowPages, Run>> = {};
   for (const [name, count] of Object.entries(runsOf(pool, state.vm.get(vm, Vm.pages)))) {
-    const order = Math.ceil(Math.log2(count));
-    const first = take(state, order);
+    const first = takeRun(state, vm, count);
     if (first < 0) {
-      for (const run of Object.values(taken)) {
-        for (let page = run.first; page < run.first + run.count; page++) give(state, page);
-        state.vm.add(vm, Vm.tables, -run.count);
-      }
+      for (const run of Object.values(taken)) giveRun(state, vm, run.first, run.count);
       return null;
     }
-    for (let page = first + count; page < first + 2 ** order; page++) {
-      state.own(page, PageKind.table, vm); // whole blocks only are taken
-      give(state, page);
-    }
-    for (let page = first; page < first + count; page++) {
-      state.own(page, PageKind.table, vm);
-      state.machine.zeroPage(page);
-    }
-    state.vm.add(vm, Vm.tables, count);
     taken[name as keyof ShadowPages] = { first, count };
   }
   return { pool, ...(taken as Omit<ShadowPages, 'pool'>) };
@@ -210,8 +197,7 @@ export class ShadowTables {
   end(): void {
     const { tables, ledgers, shadow, guest, space, control, dirty } = this.#taken;
     for (const { first, count } of [tables, ledgers, shadow, guest, space, control, dirty]) {
-      for (let page = first; page < first + count; page++) give(this.#state, page);
-      this.#state.vm.add(this.#vm, Vm.tables, -count);
+      giveRun(this.#state, this.#vm, first, count);
     }
     this.#machine.fence();
   }

@@ -128,6 +128,10 @@ export class ShadowPaging implements Paging {
     });
   }
 
+  returned(): void {
+    // Nothing was put off: each register that it wrote was an exit.
+  }
+
   // ---- memory, as the guest's supervisor reaches it ---------------------------------------------
 
   load(gpa: number): number {
@@ -249,6 +253,10 @@ export class ShadowPaging implements Paging {
   }
 
   // ---- for the hypervisor -----------------------------------------------------------------------
+
+  yields(): boolean {
+    return true;
+  }
 
   changed(page: number): void {
     this.#tables.changed(page);

@@ -4,6 +4,7 @@
  */
 import { assert } from '../../machine/assert.ts';
 import { SCATTER } from '../../machine/disk.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
 import { Layout, type Machine, type Table } from '../supervisor.ts';
 
 export interface HypervisorConfig {
@@ -37,11 +38,12 @@ export const EXITS = [
   // Of a guest whose supervisor runs in user mode: what it may not do itself.
   'fault', // a page fault of its programs, or of its supervisor
   'reflect', // another trap of its programs, to be given to its supervisor
-  'store', // a store to a page table
+  'store', // a store to a page table, or a load that only the hypervisor can do
   'satp',
   'fence',
   'stimecmp',
   'sret',
+  'hypercall', // a batch of a paravirtual guest, if it crosses for nothing else
 ] as const;
 export type Exit = (typeof EXITS)[number];
 
@@ -64,6 +66,7 @@ export const Vm = {
   pending: 7, // interrupts to be injected: bit 0 external, bit n of console channel n
   channel: 8, // of the console
   outstanding: 9, // disk requests
+  typed: 10, // first page of the map of its tables, if it is paravirtual
   ring: 26, // host page of the device page
   paused: 27, // 1: does not run, whatever its state
   // Its time.
@@ -272,6 +275,14 @@ export class State {
   /** Interrupts of a guest that wait to be injected. */
   pendingOf(vm: number): number {
     return this.vm.get(vm, Vm.pending);
+  }
+
+  /** Whether a guest page is one of its tables, walked by hardware: only a paravirtual one's is. */
+  isTable(vm: number, page: number): boolean {
+    const first = this.vm.get(vm, Vm.typed);
+    if (first === 0) return false;
+    const word = this.machine.load(first * PAGE_BYTES + (page >>> 5) * 4);
+    return ((word >>> (page & 31)) & 1) === 1;
   }
 
   // ---- the ledger -------------------------------------------------------------------------------

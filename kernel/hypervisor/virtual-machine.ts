@@ -191,6 +191,10 @@ export class VirtualMachine implements Machine, LoopMachine {
       outside: (act) => {
         this.#outside(act);
       },
+      aside: (why) => {
+        this.hart.countReference(why);
+        this.#foreign++;
+      },
       noting: (act) => this.#noting(act),
     };
   }
@@ -467,6 +471,10 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   left(to: Context | null): void {
     this.#paging.left(to, to === null ? 'supervisor' : this.privilegeOf(to));
+  }
+
+  returned(): void {
+    this.#paging.returned();
   }
 
   trapLevel(cause: number, privilege: Privilege): number {

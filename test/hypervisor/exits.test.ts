@@ -91,6 +91,7 @@ function good(channel: number, exo = false): Guest {
 function scripted(supervisor: Script, body: Image, pages = 64, channel = 9): Guest {
   return { supervisor, images: [body], pages, firstBlock: 40, blocks: 8, channel };
 }
+const TRANSLATIONS = ['nested', 'paravirt'] as const;
 const caller = (calls: number): Image =>
   program(function* (port) {
     for (let n = 0; n < calls; n++) yield* port.call(n);
@@ -270,15 +271,19 @@ describe('a guest that breaks the rules stops alone', () => {
       s.machine.disk.submit({ tag: 1, write: true, block: 0, pages: [9], ...request });
 
   /** Runs the harm between two good guests. */
-  function beside(harm: Harm, guarded = false): World {
+  function beside(
+    harm: Harm,
+    guarded = false,
+    translation: (typeof TRANSLATIONS)[number] = 'nested',
+  ): World {
     const script = new Script({
       trap: (s, { cause }) => {
         if (cause === Cause.environmentCall && s.machine.contexts.argument(1, 0) === 1) harm(s);
         return false;
       },
     });
-    const guests = [good(1), scripted(script, caller(3)), good(2, true)];
-    const w = world(guests, CONFIG, {}, guarded);
+    const bad = { ...scripted(script, caller(3)), translation };
+    const w = world([good(1), bad, good(2, true)], CONFIG, {}, guarded);
     w.machine.run(20_000_000);
     return w;
   }
@@ -345,8 +350,11 @@ describe('a guest that breaks the rules stops alone', () => {
       },
     ],
   ];
-  test.each(stopped)('it %s', (_name, harm) => {
-    const w = beside(harm);
+  type By = (typeof TRANSLATIONS)[number];
+  const each = (cases: [string, Harm][]): [By, string, Harm][] =>
+    TRANSLATIONS.flatMap((by) => cases.map(([name, harm]): [By, string, Harm] => [by, name, harm]));
+  test.each(each(stopped))('%s: it %s', (by, _name, harm) => {
+    const w = beside(harm, false, by);
     expect(w.state(1)).toBe(VmState.stopped);
     expect(w.output.get(0)).toContain('virtual machine 1: stopped');
     unharmed(w);
@@ -377,7 +385,9 @@ describe('a guest that breaks the rules stops alone', () => {
     ['sets its timer to the past', (s) => s.machine.setTimer(-5)],
     ['sends a long message', (s) => s.machine.console(0, new Uint8Array(100_000))],
   ];
-  test.each(survived)('it %s: its own affair', (_name, harm) => unharmed(beside(harm)));
+  test.each(each(survived))('%s: it %s: its own affair', (by, _name, harm) => {
+    unharmed(beside(harm, false, by));
+  });
 
   // Numbers that a hypervisor must not let into the one clock that all of its guests share.
   const clock: [string, Harm][] = [

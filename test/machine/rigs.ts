@@ -211,4 +211,11 @@ export const MAKERS: readonly Maker[] = [
     storm: true,
   }),
   virtualMaker('shadow, split disk', NESTED, { disk: 'split', translation: 'shadow' }),
+  virtualMaker('paravirtual', NESTED, { translation: 'paravirt' }),
+  virtualMaker('paravirtual, restarts', NESTED, { translation: 'paravirt', restarts: true }),
+  virtualMaker(
+    'paravirtual, 4 KiB on touch beside a neighbour',
+    { backing: 'touch', secondStage: '4KiB' },
+    { translation: 'paravirt', company: true },
+  ),
 ];

@@ -1,0 +1,797 @@
+/**
+ * Direct paging: the tables that hardware walks are the guest's own, with host page numbers in
+ * them. What makes that safe are types and counts, as in Xen: a page is a table of one level, or
+ * may be mapped writable, never both, and changes from one to the other only when no reference of
+ * the first kind is left and no TLB can remember one.
+ *
+ * A page becomes a table when it is first used as a root or linked into one (promotion: each entry
+ * is checked, its page number translated, its target counted), and stays one, checked and ready,
+ * when nothing leads to it any more, until it is wanted as something else (demotion: the guest's
+ * own numbers come back). That derived pin makes going back to an address space cheap.
+ *
+ * The guest's supervisor runs in user mode, with 64-bit addresses, its programs with 32-bit ones
+ * (sstatus.UXL): so both can use one root, of which the upper half is the hypervisor's: the direct
+ * map of the guest's pages, where tables are missing so that what touches them traps; a window in
+ * which all can be read; and pages that guest and hypervisor share.
+ *
+ * No number of a guest is trusted. Owed: counts equal what a walk of all tables finds, no table can
+ * be written but through here, and an entry names only pages of the guest.
+ */
+import { assert } from '../../machine/assert.ts';
+import {
+  DIRECT_INDEX,
+  DIRECT_VPN,
+  ENTRIES,
+  GIGAPAGE_PAGES,
+  isLeaf,
+  pte,
+  PTE_A,
+  PTE_D,
+  PTE_FLAGS,
+  PTE_G,
+  PTE_R,
+  PTE_U,
+  PTE_V,
+  PTE_W,
+  ptePpn,
+} from '../../machine/sv39.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
+import { type Machine, type PteUpdate, Table } from '../supervisor.ts';
+import { giveRun, takeRun } from './free-pages.ts';
+import { back, Backing, hostPage } from './pages.ts';
+import { Page, PageKind, type State, Vm } from './state.ts';
+
+export const BARE = -1;
+
+/** Words of a guest page. */
+const Row = {
+  type: 0,
+  types: 1, // references of that type
+  refs: 2, // references of any kind
+  stamp: 3, // epoch when a reference was last dropped
+  views: 4, // of a table: view + 1, first of a list
+  words: 5,
+} as const;
+
+/**
+ * Words of a view: where a program may read a table, it reads a copy with the guest's own numbers,
+ * which follows each update. The page stays the view's when nobody wants it any more: a TLB may
+ * remember it.
+ */
+const View = {
+  host: 0, // its page; 0: none yet
+  where: 1, // table << 9 | index of the leaf that maps it
+  next: 2, // view + 1, of the same table; of a free one: the next free
+  words: 3,
+} as const;
+
+/** What a page is used as. Tables: by level. */
+export const Type = { none: 0, writable: 1, leaf: 2, middle: 3, root: 4 } as const;
+const levelOf = (type: number): number => type - Type.leaf;
+const isTable = (type: number): boolean => type >= Type.leaf;
+
+const Control = {
+  root: 0, // the guest's root page + 2: 1 is Bare
+  asid: 1, // of the host's machine
+  epoch: 2, // counts the times that all of the TLB was dropped
+  hand: 3, // word of the map of tables where a search begins
+  views: 4, // free view + 1
+  words: 5,
+} as const;
+
+const SPACES = 64; // ASIDs of the host for a guest: an ASID's place is it modulo this
+
+// The upper half of every root, and of the one for translation off.
+const WINDOW_INDEX = DIRECT_INDEX + 4;
+const SHARED_INDEX = DIRECT_INDEX + 5;
+/** All pages of the guest, to be read. */
+export const WINDOW_VPN = DIRECT_VPN + 4 * GIGAPAGE_PAGES;
+/** What guest and hypervisor share: the pages of `Shared`. */
+export const SHARED_VPN = DIRECT_VPN + 5 * GIGAPAGE_PAGES;
+export const Shared = {
+  calls: 0, // the batch of hypercalls: the guest writes it
+  events: 1, // pending and masked events: both write it
+  time: 2, // the guest reads it
+  // A bit for each guest page: whether it is a table. Then the guest page of each host page.
+  types: 4,
+} as const;
+
+/** What the guest is told is behind a host page that is no page of its own. */
+export const Foreign = { direct: -1, own: -2 } as const;
+
+/** What writeDirectMap writes, beside G. */
+const DIRECT_LEAF = PTE_V | PTE_R | PTE_W | PTE_A | PTE_D;
+const READ = PTE_V | PTE_R | PTE_U | PTE_A;
+const WRITE = READ | PTE_W | PTE_D;
+
+/** The most guest pages: their tables and rows are runs of at most 512 pages. */
+export const PARAVIRT_PAGES_MAX = 2 ** 16;
+
+const typePages = (pages: number): number => Math.ceil(pages / 32 / 1024);
+/** Where the guest page of each host page stands, in Shared. */
+export const framesAt = (pages: number): number => Shared.types + typePages(pages);
+
+/** Views that there can be at a time. */
+const viewsOf = (pages: number): number => Math.max(64, pages / 16);
+
+/** Pages of each run that a guest takes. */
+const runsOf = (pages: number, hostPages: number): Record<RunName, number> => {
+  const frames = Math.ceil(hostPages / 1024);
+  return {
+    direct: Math.ceil(pages / ENTRIES),
+    window: Math.ceil(pages / ENTRIES),
+    shared: Math.ceil((framesAt(pages) + frames) / ENTRIES),
+    tops: 4, // the tables above those three, and the root for translation off
+    scratch: 2,
+    calls: Shared.types, // the batch, events, time and one that is spare
+    types: typePages(pages),
+    frames,
+    rows: Math.ceil((pages * Row.words) / 1024),
+    views: Math.ceil((viewsOf(pages) * View.words) / 1024),
+    control: 1,
+  };
+};
+type RunName =
+  | 'direct'
+  | 'window'
+  | 'shared'
+  | 'tops'
+  | 'scratch'
+  | 'calls'
+  | 'types'
+  | 'frames'
+  | 'rows'
+  | 'views'
+  | 'control';
+
+/** First page of each run, taken for a guest. */
+export type ParavirtPages = Readonly<Record<RunName, number>>;
+
+/** Host pages that a guest of `pages` pages takes beside them. */
+export const paravirtCost = (pages: number, hostPages: number): number =>
+  Object.values(runsOf(pages, hostPages)).reduce((sum, count) => sum + count, 0);
+
+/** Takes them, charged to the guest; null if there is no room. */
+export function takeParavirt(state: State, vm: number): ParavirtPages | null {
+  const runs = Object.entries(runsOf(state.vm.get(vm, Vm.pages), state.machine.pages));
+  const taken: Partial<Record<RunName, number>> = {};
+  for (const [n, [name, count]] of runs.entries()) {
+    const first = takeRun(state, vm, count);
+    if (first < 0) {
+      for (const [other, size] of runs.slice(0, n)) {
+        giveRun(state, vm, taken[other as RunName] ?? 0, size);
+      }
+      return null;
+    }
+    taken[name as RunName] = first;
+  }
+  return taken as ParavirtPages;
+}
+
+/** What a fault of the guest's supervisor at one of its own pages came to. */
+export type Touched = 'filled' | 'table' | 'beyond';
+
+export class PageTypes {
+  readonly #state: State;
+  readonly #machine: Machine;
+  readonly #vm: number;
+  readonly #pages: number;
+  readonly #taken: ParavirtPages;
+  readonly #row: Table;
+  readonly #types: Table;
+  readonly #frames: Table;
+  readonly #view: Table;
+  readonly #control: Table;
+  readonly #spaces: Table; // ASID of the guest + 1
+  readonly #firstAsid: number;
+
+  /** @param firstAsid of the host: one for each of SPACES is used from here on */
+  constructor(state: State, vm: number, taken: ParavirtPages, firstAsid: number) {
+    assert(firstAsid + SPACES <= 2 ** 16, 'page types: there are ASIDs for the guest');
+    const { machine } = state;
+    this.#state = state;
+    this.#machine = machine;
+    this.#vm = vm;
+    this.#taken = taken;
+    this.#firstAsid = firstAsid;
+    const pages = state.vm.get(vm, Vm.pages);
+    this.#pages = pages;
+    this.#row = new Table(machine, taken.rows, pages, Row.words);
+    this.#types = new Table(machine, taken.types, Math.ceil(pages / 32), 1);
+    this.#frames = new Table(machine, taken.frames, machine.pages, 1);
+    this.#view = new Table(machine, taken.views, Math.floor(viewsOf(pages)), View.words);
+    for (let view = 0; view < this.#view.rows; view++) {
+      this.#view.put(view, View.next, view + 1 < this.#view.rows ? view + 2 : 0);
+    }
+    this.#control = new Table(machine, taken.control, 1, Control.words);
+    this.#control.put(0, Control.views, 1);
+    this.#spaces = new Table(machine, taken.control, SPACES + Control.words, 1);
+    this.#control.put(0, Control.root, BARE + 2);
+    this.#control.put(0, Control.asid, firstAsid);
+    this.#control.put(0, Control.epoch, 1);
+    this.#link();
+    state.vm.put(vm, Vm.typed, taken.types);
+    for (let page = 0; page < pages; page++) {
+      const host = hostPage(state, vm, page);
+      if (host >= 0) this.#enter(page, host);
+    }
+  }
+
+  /** The upper half, once for all roots; and the root for translation off. */
+  #link(): void {
+    const { direct, window, shared, tops, calls, types, frames } = this.#taken;
+    const runs = runsOf(this.#pages, this.#machine.pages);
+    const updates: PteUpdate[] = [];
+    const below = (top: number, first: number, count: number): void => {
+      for (let n = 0; n < count; n++) {
+        updates.push({ table: tops + top, index: n, value: pte(first + n, PTE_V) });
+      }
+    };
+    below(0, direct, runs.direct);
+    below(1, window, runs.window);
+    below(2, shared, runs.shared);
+    const share = (at: number, first: number, count: number, flags: number): void => {
+      for (let n = 0; n < count; n++) {
+        const table = shared + Math.floor((at + n) / ENTRIES);
+        updates.push({ table, index: (at + n) % ENTRIES, value: pte(first + n, flags) });
+      }
+    };
+    share(Shared.calls, calls, 1, WRITE);
+    share(Shared.events, calls + Shared.events, 1, WRITE);
+    share(Shared.time, calls + Shared.time, 1, READ);
+    share(Shared.types, types, runs.types, READ);
+    share(framesAt(this.#pages), frames, runs.frames, READ);
+    const bare = tops + 3;
+    // Translation off: the lower half is the direct map, too.
+    updates.push({ table: bare, index: 0, value: pte(tops, PTE_V) });
+    updates.push({ table: bare, index: DIRECT_INDEX, value: pte(tops, PTE_V) });
+    this.#machine.writePtes([...updates, ...this.#upper(bare)]);
+    this.#frames.put(tops, 0, Foreign.direct);
+    this.#frames.put(tops + 1, 0, Foreign.own);
+    this.#frames.put(tops + 2, 0, Foreign.own);
+  }
+
+  #upper(root: number): PteUpdate[] {
+    const { tops } = this.#taken;
+    return [
+      { table: root, index: WINDOW_INDEX, value: pte(tops + 1, PTE_V) },
+      { table: root, index: SHARED_INDEX, value: pte(tops + 2, PTE_V) },
+    ];
+  }
+
+  /** The guest is gone: so is all that was kept of it. */
+  end(): void {
+    for (let view = 0; view < this.#view.rows; view++) {
+      const host = this.#view.get(view, View.host);
+      if (host !== 0) giveRun(this.#state, this.#vm, host, 1);
+    }
+    const runs = runsOf(this.#pages, this.#machine.pages);
+    for (const [name, count] of Object.entries(runs)) {
+      giveRun(this.#state, this.#vm, this.#taken[name as RunName], count);
+    }
+    this.#state.vm.put(this.#vm, Vm.typed, 0);
+    this.#machine.fence();
+  }
+
+  /** Host page of the n-th page of Shared, of the first ones. */
+  shared(n: number): number {
+    return this.#taken.calls + n;
+  }
+
+  // ---- which page is behind which ---------------------------------------------------------------
+
+  #enter(page: number, host: number): void {
+    const [table, index] = [page >>> 9, page & 511];
+    this.#machine.writePtes([
+      { table: this.#taken.window + table, index, value: pte(host, READ) },
+      { table: this.#taken.direct + table, index, value: pte(host, WRITE) },
+    ]);
+    this.#frames.put(host, 0, page + 1);
+  }
+
+  /** Host page behind a guest page; -1 if there is none. */
+  behind(page: number): number {
+    if (page >= this.#pages) return -1;
+    const entry = this.#machine.readPtes(this.#taken.window + (page >>> 9), page & 511, 1)[0] ?? 0;
+    return entry === 0 ? -1 : ptePpn(entry);
+  }
+
+  /** The same, backed if need be; -1 if it cannot be. */
+  #reach(page: number): number {
+    const known = this.behind(page);
+    if (known >= 0 || page >= this.#pages) return known;
+    let host = hostPage(this.#state, this.#vm, page);
+    if (host < 0 && back(this.#state, this.#vm, page) === Backing.done) {
+      host = hostPage(this.#state, this.#vm, page);
+    }
+    // A page that others stand on could not be written.
+    if (host < 0 || this.#state.kind(host) !== PageKind.guest) return -1;
+    this.#enter(page, host);
+    return host;
+  }
+
+  /** Whether nothing of the guest leads to `page`, as far as that can be brought about. */
+  yields(page: number): boolean {
+    if (page >= this.#pages) return true;
+    if (this.isTable(page) && this.#row.get(page, Row.types) === 0) this.#demote(page);
+    return this.#sweep(() => this.#row.get(page, Row.refs) === 0);
+  }
+
+  /** What was behind `page`, to which nothing leads, is not any more. */
+  changed(page: number): void {
+    const host = this.behind(page);
+    if (host < 0) return;
+    assert(this.#row.get(page, Row.refs) === 0, 'page types: a page that goes is not in use');
+    const [table, index] = [page >>> 9, page & 511];
+    this.#machine.writePtes([
+      { table: this.#taken.window + table, index, value: 0 },
+      { table: this.#taken.direct + table, index, value: 0 },
+    ]);
+    this.#frames.put(host, 0, 0);
+    this.#flush();
+  }
+
+  // ---- references -------------------------------------------------------------------------------
+
+  isTable(page: number): boolean {
+    return isTable(this.#row.get(page, Row.type));
+  }
+
+  #count(page: number, refs: number, types: number): void {
+    this.#row.add(page, Row.refs, refs);
+    if (types !== 0) this.#row.add(page, Row.types, types);
+  }
+
+  /** A TLB may remember what led to `page`, until all of it is dropped. */
+  #stamp(page: number): void {
+    this.#row.put(page, Row.stamp, this.#control.get(0, Control.epoch));
+  }
+
+  /** One more leaf that allows stores. False: it is a table that is in use. */
+  #takeWritable(page: number): boolean {
+    if (this.isTable(page)) {
+      if (this.#row.get(page, Row.types) > 0) return false;
+      this.#demote(page);
+    }
+    this.#row.put(page, Row.type, Type.writable);
+    this.#count(page, 1, 1);
+    return true;
+  }
+
+  /** One more use of `page` as a table of that type. False: it cannot be one. */
+  #takeTable(page: number, type: number): boolean {
+    if (this.#reach(page) < 0) return false;
+    const is = this.#row.get(page, Row.type);
+    if (is === type) {
+      this.#count(page, 1, 1); // checked already, used or not
+      return true;
+    }
+    if (isTable(is)) {
+      if (this.#row.get(page, Row.types) > 0) return false;
+      this.#demote(page);
+    }
+    // Nor may it be read where it is mapped: it would show host numbers.
+    if (!this.#sweep(() => this.#row.get(page, Row.refs) === 0)) return false;
+    return this.#promote(page, type);
+  }
+
+  /** What the entry of a table leads to is led to once less. @returns its page, -1 if none */
+  #drop(level: number, index: number, entry: number): number {
+    if ((entry & PTE_V) === 0 || (level === 2 && index >= DIRECT_INDEX)) return -1;
+    const page = this.#frames.get(ptePpn(entry), 0) - 1;
+    assert(page >= 0, 'page types: an entry names a page of the guest');
+    const typed = !isLeaf(entry) || (entry & PTE_W) !== 0;
+    this.#count(page, -1, typed ? -1 : 0);
+    if (!typed && this.isTable(page)) this.#dropView(page, ptePpn(entry));
+    if (typed && isLeaf(entry) && this.#row.get(page, Row.types) === 0) {
+      this.#row.put(page, Row.type, Type.none);
+    }
+    return page;
+  }
+
+  // ---- views ------------------------------------------------------------------------------------
+
+  /** A page that shows a table as the guest wrote it, for the leaf at `where`; -1: none. */
+  #takeView(page: number, where: number): number {
+    const view = this.#control.get(0, Control.views) - 1;
+    if (view < 0) return -1;
+    let host = this.#view.get(view, View.host);
+    if (host === 0) {
+      host = takeRun(this.#state, this.#vm, 1);
+      if (host < 0) return -1;
+      this.#view.put(view, View.host, host);
+    }
+    this.#control.put(0, Control.views, this.#view.get(view, View.next));
+    this.#view.put(view, View.where, where);
+    this.#view.put(view, View.next, this.#row.get(page, Row.views));
+    this.#row.put(page, Row.views, view + 1);
+    this.#frames.put(host, 0, page + 1);
+    this.#show(page, host);
+    return host;
+  }
+
+  #dropView(page: number, host: number): void {
+    let [before, view] = [-1, this.#row.get(page, Row.views) - 1];
+    while (this.#view.get(view, View.host) !== host) {
+      [before, view] = [view, this.#view.get(view, View.next) - 1];
+    }
+    const next = this.#view.get(view, View.next);
+    if (before < 0) this.#row.put(page, Row.views, next);
+    else this.#view.put(before, View.next, next);
+    this.#view.put(view, View.next, this.#control.get(0, Control.views));
+    this.#control.put(0, Control.views, view + 1);
+  }
+
+  /** The table is none any more: where it was read it can be read itself. */
+  #endViews(page: number): void {
+    const host = this.behind(page);
+    for (;;) {
+      const view = this.#row.get(page, Row.views) - 1;
+      if (view < 0) return;
+      const where = this.#view.get(view, View.where);
+      const [table, index] = [this.behind(where >>> 9), where & 511];
+      const entry = this.#machine.readPtes(table, index, 1)[0] ?? 0;
+      this.#machine.writePtes([{ table, index, value: pte(host, entry & PTE_FLAGS) }]);
+      this.#dropView(page, this.#view.get(view, View.host));
+      // Whoever remembers the view reads what was, until the guest fences.
+    }
+  }
+
+  /** Each view of a table shows what the guest wrote into an entry. */
+  #follow(page: number, index: number, value: number): void {
+    let view = this.#row.get(page, Row.views) - 1;
+    for (; view >= 0; view = this.#view.get(view, View.next) - 1) {
+      const table = this.#view.get(view, View.host);
+      this.#machine.writePtes([{ table, index, value }]);
+    }
+  }
+
+  /** Writes a table to page `to` of the hypervisor's as the guest wrote it. */
+  #show(page: number, to: number): void {
+    const host = this.behind(page);
+    this.#machine.copyPage(to, host);
+    const level = levelOf(this.#row.get(page, Row.type));
+    const updates: PteUpdate[] = [];
+    for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
+      const value = this.#canonical(level, index, entry);
+      if (value !== entry) updates.push({ table: to, index, value });
+    }
+    this.#machine.writePtes(updates);
+  }
+
+  /** Tables that nothing uses are demoted one after another, until `enough`. False: never. */
+  #sweep(enough: () => boolean): boolean {
+    if (enough()) return true;
+    const words = this.#types.rows;
+    for (let found = true; found;) {
+      found = false;
+      for (let n = 0; n < words; n++) {
+        const at = this.#control.get(0, Control.hand);
+        this.#control.put(0, Control.hand, (at + 1) % words);
+        let word = this.#types.get(at, 0);
+        for (; word !== 0; word &= word - 1) {
+          const page = at * 32 + 31 - Math.clz32(word & -word);
+          if (this.#row.get(page, Row.types) > 0) continue;
+          this.#demote(page);
+          found = true;
+          if (enough()) return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  // ---- promotion and demotion -------------------------------------------------------------------
+
+  #setTyped(page: number, on: boolean): void {
+    const bit = 1 << (page & 31);
+    const word = this.#types.get(page >>> 5, 0);
+    this.#types.put(page >>> 5, 0, on ? word | bit : word & ~bit);
+  }
+
+  /** Nothing may remember a translation that a dropped reference allowed. */
+  #forgotten(page: number): void {
+    if (this.#row.get(page, Row.stamp) === this.#control.get(0, Control.epoch)) this.#flush();
+  }
+
+  #flush(): void {
+    this.#machine.fence();
+    this.#control.add(0, Control.epoch, 1);
+  }
+
+  /** Makes a page that nothing leads to a table, used once. False: an entry is not good. */
+  #promote(page: number, type: number): boolean {
+    const host = this.behind(page);
+    // A device could write to it behind everybody's back.
+    if (this.#state.page.get(host, Page.pins) > 0) return false;
+    this.#row.put(page, Row.type, type);
+    this.#count(page, 1, 1);
+    this.#setTyped(page, true);
+    const [table, at] = [this.#taken.direct + (page >>> 9), page & 511];
+    this.#machine.writePtes([{ table, index: at, value: 0 }]);
+    this.#machine.fence(undefined, DIRECT_VPN + page);
+    this.#forgotten(page);
+    const level = levelOf(type);
+    const updates: PteUpdate[] = [];
+    for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
+      if (entry === 0) continue;
+      const ours = level === 2 && isOurs(index);
+      const value = ours ? -1 : this.#translate(page, level, index, entry);
+      if (value < 0) {
+        // What was counted is not, and nothing has been written: it never was one.
+        for (const done of updates) this.#drop(level, done.index, done.value);
+        this.#count(page, -1, -1);
+        this.#plain(page);
+        return false;
+      }
+      updates.push({ table: host, index, value });
+    }
+    if (level === 2) updates.push(...this.#upper(host));
+    this.#machine.writePtes(updates);
+    return true;
+  }
+
+  /** A table that nothing uses is a page like others: what it leads to is led to once less. */
+  #demote(page: number): void {
+    this.#forgotten(page); // so nothing remembers what it led to, either
+    const host = this.behind(page);
+    const level = levelOf(this.#row.get(page, Row.type));
+    const updates: PteUpdate[] = [];
+    for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
+      if (entry === 0) continue;
+      const value = this.#canonical(level, index, entry);
+      this.#drop(level, index, entry);
+      if (value !== entry) updates.push({ table: host, index, value });
+    }
+    this.#machine.writePtes(updates);
+    this.#plain(page);
+    this.#endViews(page);
+  }
+
+  /** Memory like other memory. */
+  #plain(page: number): void {
+    this.#row.put(page, Row.type, Type.none);
+    this.#setTyped(page, false);
+    const [table, index] = [this.#taken.direct + (page >>> 9), page & 511];
+    this.#machine.writePtes([{ table, index, value: pte(this.behind(page), WRITE) }]);
+  }
+
+  // ---- entries ----------------------------------------------------------------------------------
+
+  /** An entry of the guest as hardware is to see it, its target counted; -1: it is not good. */
+  #translate(table: number, level: number, index: number, entry: number): number {
+    if (level === 2 && index >= DIRECT_INDEX) return this.#upperEntry(index, entry);
+    if ((entry & PTE_V) === 0) return entry;
+    const page = ptePpn(entry);
+    if (!isLeaf(entry)) {
+      if (level === 0 || (entry & (PTE_A | PTE_D | PTE_U)) !== 0) return -1;
+      if (!this.#takeTable(page, Type.leaf + level - 1)) return -1;
+    } else {
+      // No superpages: what follows a guest page is not what follows its host page. No G: the TLB
+      // would have it for other machines, too.
+      const writable = (entry & PTE_W) !== 0;
+      if (level > 0 || (entry & PTE_G) !== 0 || (writable && (entry & PTE_R) === 0)) return -1;
+      if (this.#reach(page) < 0) return -1;
+      if (!writable) {
+        this.#count(page, 1, 0);
+        const view = this.isTable(page) ? this.#takeView(page, (table << 9) | index) : 0;
+        if (view !== 0) return view < 0 ? -1 : pte(view, entry & PTE_FLAGS);
+      } else if (!this.#takeWritable(page)) return -1;
+    }
+    return pte(this.behind(page), entry & PTE_FLAGS);
+  }
+
+  /** The upper half of a root: the direct map as writeDirectMap writes it, and nothing else. */
+  #upperEntry(index: number, entry: number): number {
+    if ((entry & PTE_V) === 0) return entry;
+    if (index !== DIRECT_INDEX || (entry & ~PTE_G) >>> 0 !== pte(0, DIRECT_LEAF)) return -1;
+    return pte(this.#taken.tops, PTE_V | (entry & PTE_G));
+  }
+
+  /** An entry as the guest wrote it, A and D as hardware has set them since. */
+  #canonical(level: number, index: number, entry: number): number {
+    if (level === 2 && isOurs(index)) return 0;
+    if ((entry & PTE_V) === 0) return entry;
+    return canonical(entry, this.#frames.get(ptePpn(entry), 0));
+  }
+
+  /** The guest writes an entry of a table. False: it is not good. */
+  update(page: number, index: number, value: number): boolean {
+    const host = this.behind(page);
+    const level = levelOf(this.#row.get(page, Row.type));
+    if (level === 2 && isOurs(index)) return value === 0;
+    const entry = this.#translate(page, level, index, value);
+    if (entry < 0) return false;
+    const old = this.#machine.readPtes(host, index, 1)[0] ?? 0;
+    this.#machine.writePtes([{ table: host, index, value: entry }]);
+    const dropped = this.#drop(level, index, old);
+    if (dropped >= 0) this.#stamp(dropped);
+    this.#follow(page, index, value);
+    return true;
+  }
+
+  /** The guest writes an entry somewhere: of a table, or in memory. False: it is not good. */
+  write(gpa: number, value: number): boolean {
+    const page = gpa >>> 12;
+    const index = (gpa % PAGE_BYTES) >>> 3;
+    if (page < this.#pages && this.isTable(page)) return this.update(page, index, value);
+    const host = this.#reach(page);
+    if (host >= 0) this.#machine.writePtes([{ table: host, index, value }]);
+    return host >= 0;
+  }
+
+  // ---- what the guest's supervisor touches ------------------------------------------------------
+
+  /** Its direct map lacks `page`, or lets it not be stored to. */
+  touch(page: number): Touched {
+    if (this.#reach(page) < 0) return 'beyond';
+    if (this.isTable(page)) return 'table';
+    // It is there now. A root without a direct map would lack it for ever.
+    const { root } = this.root();
+    const entry = this.#machine.readPtes(root, DIRECT_INDEX, 1)[0] ?? 0;
+    const upper = this.#machine.load(root * PAGE_BYTES + DIRECT_INDEX * 8 + 4);
+    return (entry & PTE_V) !== 0 && upper === 0 ? 'filled' : 'beyond';
+  }
+
+  /** A word of a table, as the guest wrote it. */
+  load(gpa: number): number {
+    const page = gpa >>> 12;
+    const host = this.behind(page);
+    const word = this.#machine.load(host * PAGE_BYTES + (gpa % PAGE_BYTES));
+    if (gpa % 8 !== 0) return word;
+    const level = levelOf(this.#row.get(page, Row.type));
+    return this.#canonical(level, (gpa % PAGE_BYTES) >>> 3, word >>> 0) | 0;
+  }
+
+  /**
+   * A store to a table. If nothing uses it, it is one no longer, and 'plain' memory; else the entry
+   * is written like any other.
+   */
+  store(gpa: number, value: number): 'done' | 'plain' | 'refused' {
+    const page = gpa >>> 12;
+    if (this.#row.get(page, Row.types) === 0) {
+      this.#demote(page);
+      return 'plain';
+    }
+    if (gpa % 8 === 0) {
+      return this.update(page, (gpa % PAGE_BYTES) >>> 3, value >>> 0) ? 'done' : 'refused';
+    }
+    // The upper half of an entry only ever makes it invalid; but not of ours.
+    const root = this.#row.get(page, Row.type) === Type.root;
+    if (root && isOurs((gpa % PAGE_BYTES) >>> 3)) return value === 0 ? 'done' : 'refused';
+    this.#machine.store(this.behind(page) * PAGE_BYTES + (gpa % PAGE_BYTES), value);
+    return 'done';
+  }
+
+  /** Makes a table that nothing uses plain memory. False: it is used. */
+  release(page: number): boolean {
+    if (this.#row.get(page, Row.types) > 0) return false;
+    this.#demote(page);
+    return true;
+  }
+
+  /** A copy of a table as the guest wrote it, on a page of the hypervisor's. */
+  copy(page: number): number {
+    const to = this.#taken.scratch;
+    this.#show(page, to);
+    return to;
+  }
+
+  /** A table in use is overwritten as a whole, with what `fill` puts on a page. */
+  replace(page: number, fill: (host: number) => void): boolean {
+    const from = this.#taken.scratch + 1;
+    fill(from);
+    const host = this.behind(page);
+    const level = levelOf(this.#row.get(page, Row.type));
+    for (const [index, value] of this.#machine.readPtes(from, 0, ENTRIES).entries()) {
+      if (!this.update(page, index, value)) return false;
+      if (level === 2 && isOurs(index)) continue;
+      const upper = this.#machine.load(from * PAGE_BYTES + index * 8 + 4);
+      if (upper !== 0) this.#machine.store(host * PAGE_BYTES + index * 8 + 4, upper);
+    }
+    return true;
+  }
+
+  // ---- address spaces ---------------------------------------------------------------------------
+
+  /** satp. False: that is no root. */
+  use(root: number, asid: number): boolean {
+    const was = this.#control.get(0, Control.root) - 2;
+    if (root !== was) {
+      if (root !== BARE && !this.#takeTable(root, Type.root)) return false;
+      this.#control.put(0, Control.root, root + 2);
+      if (was !== BARE) {
+        this.#count(was, -1, -1);
+        this.#stamp(was);
+      }
+    }
+    const at = asid % SPACES;
+    const host = this.#firstAsid + at;
+    if (this.#spaces.get(Control.words + at, 0) !== asid + 1) {
+      this.#spaces.put(Control.words + at, 0, asid + 1);
+      this.#machine.fence(host);
+    }
+    this.#control.put(0, Control.asid, host);
+    return true;
+  }
+
+  /** Root page and ASID, in the host's machine, of the space in use. */
+  root(): { readonly root: number; readonly asid: number } {
+    const root = this.#control.get(0, Control.root) - 2;
+    const asid = this.#control.get(0, Control.asid);
+    return { root: root === BARE ? this.#taken.tops + 3 : this.behind(root), asid };
+  }
+
+  /** sfence.vma of the guest. */
+  fence(asid: number | null, vpn: number | null): void {
+    if (asid === null) {
+      if (vpn === null) this.#flush();
+      else this.#machine.fence(undefined, vpn);
+      return;
+    }
+    const at = asid % SPACES;
+    if (this.#spaces.get(Control.words + at, 0) !== asid + 1) return;
+    if (vpn === null) this.#machine.fence(this.#firstAsid + at);
+    else this.#machine.fence(this.#firstAsid + at, vpn);
+  }
+
+  // ---- for tests, by plain reads ----------------------------------------------------------------
+
+  /** What is written down of the guest's pages. */
+  books(get: (at: number) => number): {
+    /** the guest's root in use, BARE if translation is off */
+    readonly root: number;
+    /** first ASID of the host that is its own, and how many are */
+    readonly asids: { readonly first: number; readonly count: number };
+    readonly page: (page: number) => PageBook;
+    /** what the guest is told of a host page */
+    readonly frame: (host: number) => number;
+    /** pages that show tables: which table, and where they are mapped */
+    readonly views: readonly { readonly host: number; readonly page: number }[];
+  } {
+    const { direct, window, types } = this.#taken;
+    const entry = (run: number, page: number): number =>
+      get((run + (page >>> 9)) * PAGE_BYTES + (page & 511) * 8) >>> 0;
+    const row = (page: number, column: number): number => get(this.#row.address(page, column));
+    const views = [];
+    for (let page = 0; page < this.#pages; page++) {
+      for (let view = row(page, Row.views) - 1; view >= 0;) {
+        views.push({ host: get(this.#view.address(view, View.host)), page });
+        view = get(this.#view.address(view, View.next)) - 1;
+      }
+    }
+    return {
+      root: get(this.#control.address(0, Control.root)) - 2,
+      asids: { first: this.#firstAsid, count: SPACES },
+      page: (page) => ({
+        type: row(page, Row.type),
+        types: row(page, Row.types),
+        refs: row(page, Row.refs),
+        isTable: ((get(types * PAGE_BYTES + (page >>> 5) * 4) >>> (page & 31)) & 1) === 1,
+        direct: entry(direct, page),
+        window: entry(window, page),
+      }),
+      frame: (host) => get(this.#frames.address(host, 0)),
+      views,
+    };
+  }
+}
+
+/** What is written down of a guest page, and its entries in direct map and window. */
+export interface PageBook {
+  readonly type: number;
+  readonly types: number;
+  readonly refs: number;
+  readonly isTable: boolean;
+  readonly direct: number;
+  readonly window: number;
+}
+
+/** Entries of a root that are the hypervisor's alone. */
+const isOurs = (index: number): boolean => index === WINDOW_INDEX || index === SHARED_INDEX;
+
+/** A valid entry of a table as its guest wrote it. @param frame what stands for its host page */
+export function canonical(entry: number, frame: number): number {
+  if (frame > 0) return pte(frame - 1, entry & PTE_FLAGS);
+  return frame === Foreign.direct ? pte(0, DIRECT_LEAF | (entry & PTE_G)) : 0;
+}

@@ -1,0 +1,412 @@
+/**
+ * The paravirtual mode. Below stands the guest's half of it, what a supervisor ported to Xen has
+ * instead of privileged instructions: it puts what it changes into a batch (hypercalls.ts) and
+ * crosses once, reads tables through a window, and knows from a published map which pages are
+ * tables. The hypervisor's half is page-types.ts. A supervisor here sees Machine, as ever: numbers
+ * of host pages are turned into its own before it sees them.
+ *
+ * The batch is carried out before anything that could tell: before user memory is reached, before a
+ * table is read of which an entry is among the elements, before whoever called goes on, at the
+ * latest when the batch is full. A plain store or load that meets a table traps: if the table is
+ * in use the hypervisor does it, as one more update; else it is a table no longer.
+ *
+ * All that outlives a trap are words of memory; the fields here mirror registers of the hart.
+ */
+import { E } from '../../machine/counters.ts';
+import type { Privilege } from '../../machine/machine.ts';
+import { DIRECT_VPN, PTE_V, ptePpn } from '../../machine/sv39.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
+import type { Regime } from '../../machine/walker.ts';
+import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
+import { ALL, Batch, BATCH_MAX, Call, ELEMENT, MARKS, runBatch } from './hypercalls.ts';
+import {
+  BARE,
+  canonical,
+  framesAt,
+  type PageTypes,
+  PARAVIRT_PAGES_MAX,
+  Shared,
+  SHARED_VPN,
+  type Touched,
+  WINDOW_VPN,
+} from './page-types.ts';
+import { type Guest, type Refusal, refuse } from './life.ts';
+import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
+import { type Exit, type HypervisorConfig, Runs, type State, Vm } from './state.ts';
+
+/** A guest's registers that an upcall writes: scause, sepc, stval, sstatus. */
+const TRAP_REGISTERS = 4;
+
+/** What does not go together with host pages that stand in a guest's tables; null: nothing. */
+export function admitParavirt(config: HypervisorConfig, guest: Guest): Refusal | null {
+  if (guest.translation !== 'paravirt') return null;
+  const names = 'the tables of a paravirtual machine name host pages';
+  if (config.swap !== undefined) return refuse(`${names}: it takes a hypervisor without swap area`);
+  if (config.sharing !== undefined) return refuse(`${names}: it takes one without sharing`);
+  if (guest.pages <= PARAVIRT_PAGES_MAX) return null;
+  return refuse(`a paravirtual machine of ${guest.pages} pages: give it ${PARAVIRT_PAGES_MAX}`);
+}
+
+export class ParavirtPaging implements Paging {
+  readonly #guest: GuestPort;
+  readonly #state: State;
+  readonly #types: PageTypes;
+  readonly #pages: number; // of the guest, its device page included
+  #satp: Regime; // while the guest runs: the host's satp
+  #mode: number = Runs.supervisor; // and what runs under it
+  #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
+
+  constructor(guest: GuestPort, state: State, types: PageTypes) {
+    this.#guest = guest;
+    this.#state = state;
+    this.#types = types;
+    this.#pages = state.vm.get(guest.vm, Vm.pages);
+    this.#satp = guest.host.regime();
+  }
+
+  get types(): PageTypes {
+    return this.#types;
+  }
+
+  regime(): Regime {
+    return this.#satp;
+  }
+
+  programRegime(): Regime {
+    return this.#satp;
+  }
+
+  /** Whatever its programs do reaches the hypervisor; whose timer it was the run loop knows. */
+  trapLevel(cause: number, privilege: Privilege): number {
+    const { host, level } = this.#guest;
+    const procedure = cause === Cause.environmentCall && privilege === 'supervisor';
+    if (procedure || cause === Cause.timerInterrupt) return level;
+    return host.trapLevel(cause, 'user');
+  }
+
+  // ---- crossing ---------------------------------------------------------------------------------
+
+  /** Into the hypervisor, which does the batch first. What it does is undone with the handler. */
+  #cross<T>(exit: Exit | ((result: T) => Exit), act: () => T): T {
+    const port = this.#guest;
+    const types = this.#types;
+    const booked = (result: { readonly of: T } | null): Exit => {
+      if (result === null) return 'hypercall';
+      return typeof exit === 'string' ? exit : exit(result.of);
+    };
+    const result = port.exit<{ readonly of: T } | null>(booked, () =>
+      port.noting(() => {
+        const good = runBatch(port.host, types, types.shared(Shared.calls));
+        return good ? { of: act() } : null;
+      }),
+    );
+    return result === null ? this.#guest.stop(0) : result.of;
+  }
+
+  /** What was put off is done now, if there is any. */
+  #flush(): void {
+    if (this.#pending() > 0) this.#cross('hypercall', () => undefined);
+  }
+
+  outside(): void {
+    this.#guest.host.setAddressSpace({ root: this.#state.root, asid: 0 });
+  }
+
+  inside(): void {
+    const { host, vm } = this.#guest;
+    this.#mode = this.#state.vm.get(vm, Vm.runs);
+    host.setAddressSpace(this.#types.root());
+    this.#satp = { ...host.regime(), lowered: true };
+  }
+
+  trapped(trap: Trap): Answered {
+    this.#give();
+    this.#guest.inject(trap);
+    return 'given';
+  }
+
+  interrupted(): void {
+    this.#give();
+  }
+
+  /** The guest's supervisor is told a trap: its registers say which, and it runs next. */
+  #give(): void {
+    const { vm } = this.#state;
+    for (let n = 0; n < TRAP_REGISTERS; n++) vm.put(this.#guest.vm, Vm.trap + n, 0);
+    vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
+  }
+
+  entered(trap: Trap, _from: Context | null): void {
+    if (this.#mode === Runs.supervisor) return; // it was given: the hypervisor had it first
+    this.#guest.exit(trap.cause === Cause.timerInterrupt ? 'timer' : 'reflect', () => {
+      this.#give();
+    });
+  }
+
+  /** Back to a program: the last call of the handler, which what it put off shares. */
+  left(to: Context | null, privilege: Privilege): void {
+    if (to === null) {
+      this.#flush();
+      return;
+    }
+    const mode = privilege === 'user' ? Runs.user : Runs.program;
+    this.#cross('sret', () => {
+      this.#state.vm.put(this.#guest.vm, Vm.runs, mode);
+    });
+  }
+
+  returned(): void {
+    this.#flush();
+  }
+
+  // ---- the batch --------------------------------------------------------------------------------
+
+  /** Host address of a word of the pages that guest and hypervisor share: counted. */
+  #shared(page: number, word: number, write: boolean): number {
+    this.#guest.aside(write ? 'store' : 'load');
+    return this.#reachVpn(SHARED_VPN + page + (word >>> 10), write) + (word & 1023) * 4;
+  }
+
+  /** Host address of a page of the hypervisor's part of the upper half. */
+  #reachVpn(vpn: number, write: boolean): number {
+    const { hart, host } = this.#guest;
+    while (!hart.translateUser(vpn, write)) {
+      if (!host.resolveFault(vpn, write)) this.#guest.stop(0);
+    }
+    return hart.ppn * PAGE_BYTES;
+  }
+
+  #read(page: number, word: number): number {
+    return this.#guest.hart.memory.get(this.#shared(page, word, false));
+  }
+
+  #write(page: number, word: number, value: number): void {
+    this.#guest.hart.memory.put(this.#shared(page, word, true), value);
+  }
+
+  #pending(): number {
+    return this.#read(Shared.calls, Batch.count);
+  }
+
+  #call(call: number, first: number, second: number): void {
+    let n = this.#pending();
+    if (n === 0) for (let k = 0; k < MARKS; k++) this.#write(Shared.calls, Batch.marks + k, 0);
+    if (n === BATCH_MAX) {
+      this.#flush();
+      n = 0;
+    }
+    const at = Batch.elements + n * ELEMENT;
+    this.#write(Shared.calls, at, call);
+    this.#write(Shared.calls, at + 1, first);
+    this.#write(Shared.calls, at + 2, second);
+    this.#write(Shared.calls, Batch.count, n + 1);
+  }
+
+  // ---- memory, as the guest's supervisor reaches it ---------------------------------------------
+
+  load(gpa: number): number {
+    const at = this.#reach(gpa, false, () => this.#types.load(gpa));
+    return at.done ? at.value : this.#guest.hart.memory.get(at.value);
+  }
+
+  store(gpa: number, value: number): void {
+    const at = this.#reach(gpa, true, () => this.#types.store(gpa, value));
+    if (!at.done) this.#guest.hart.memory.put(at.value, value);
+  }
+
+  page(page: number, write: boolean, instead: (host: number) => void): number {
+    const types = this.#types;
+    const at = this.#reach(page * PAGE_BYTES, write, () => {
+      if (!write) return types.copy(page);
+      if (types.release(page)) return 'plain';
+      return types.replace(page, instead) ? 'done' : 'refused';
+    });
+    if (!at.done) return at.value / PAGE_BYTES;
+    return write ? -1 : at.value;
+  }
+
+  /** Of a table: a copy of what the guest wrote there. */
+  behind(page: number): number {
+    return this.#types.isTable(page) ? this.#types.copy(page) : this.#types.behind(page);
+  }
+
+  /**
+   * Host address of a guest-physical one; or it is a table, and done with.
+   * @param emulate does it, or says what is wrong
+   */
+  #reach(
+    gpa: number,
+    write: boolean,
+    emulate: () => number | 'done' | 'plain' | 'refused',
+  ): { readonly done: boolean; readonly value: number } {
+    const { hart, host } = this.#guest;
+    if (!(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
+    for (;;) {
+      const at = hart.supervisorAddress(gpa, write);
+      if (at >= 0) return { done: false, value: at };
+      if (host.resolveFault(DIRECT_VPN + (gpa >>> 12), write)) continue;
+      const did = this.#cross<ReturnType<typeof emulate> | Touched>(
+        (result) => (result === 'filled' ? 'memory' : 'store'),
+        () => {
+          const touched = this.#types.touch(gpa >>> 12);
+          return touched === 'table' ? emulate() : touched;
+        },
+      );
+      if (did === 'done') return { done: true, value: 0 };
+      if (did === 'beyond' || did === 'refused' || did === 'table') this.#guest.stop(gpa);
+      if (typeof did === 'number') return { done: true, value: did };
+    }
+  }
+
+  // ---- tables -----------------------------------------------------------------------------------
+
+  /** Whether a guest page is a table, as the hypervisor has published it. */
+  #isTable(page: number): boolean {
+    if (page >= this.#pages) return false; // an access says so
+    return ((this.#read(Shared.types, page >>> 5) >>> (page & 31)) & 1) === 1;
+  }
+
+  /** Through the window, where tables can be read; host numbers are looked up. */
+  readPtes(table: number, first: number, count: number): Uint32Array {
+    const { hart } = this.#guest;
+    const entries = new Uint32Array(count);
+    let [known, typed] = [-1, false];
+    for (let n = 0; n < count; n++) {
+      const gpa = this.#entry(table, first + n);
+      const page = gpa >>> 12;
+      if (page !== known) [known, typed] = [page, this.#isTable(page)];
+      if (!typed) {
+        hart.countReference('pte-read');
+        entries[n] = this.load(gpa);
+        continue;
+      }
+      if (this.#isMarked(gpa)) this.#flush();
+      hart.countReference('pte-read');
+      const at = this.#reachVpn(WINDOW_VPN + page, false) + (gpa % PAGE_BYTES);
+      const entry = hart.memory.get(at) >>> 0;
+      if ((entry & PTE_V) === 0) entries[n] = entry;
+      else entries[n] = canonical(entry, this.#read(framesAt(this.#pages), ptePpn(entry)));
+    }
+    return entries;
+  }
+
+  /** Entries of tables are put into the batch; what is no table yet is memory. */
+  writePtes(updates: readonly PteUpdate[]): void {
+    const { hart } = this.#guest;
+    let [known, typed] = [-1, false];
+    for (const { table, index, value } of updates) {
+      hart.counters.add(E.pteWrites, 1);
+      const gpa = this.#entry(table, index);
+      const page = gpa >>> 12;
+      if (page !== known) [known, typed] = [page, this.#isTable(page)];
+      if (typed) {
+        this.#call(Call.update, gpa | 0, value | 0);
+        this.#mark(gpa);
+        continue;
+      }
+      hart.countReference('pte-write');
+      this.store(gpa, value | 0);
+      const at = hart.supervisorAddress(gpa + 4, true);
+      if (at >= 0 && hart.memory.get(at) !== 0) hart.memory.put(at, 0);
+    }
+  }
+
+  #entry(table: number, index: number): number {
+    const gpa = table * PAGE_BYTES + index * 8;
+    if (gpa % 8 !== 0 || !(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
+    return gpa;
+  }
+
+  /** Marks say which entries are among the elements; now and then of one that is not. */
+  #mark(gpa: number): void {
+    const { word, bit } = markOf(gpa);
+    this.#write(Shared.calls, word, this.#read(Shared.calls, word) | bit);
+  }
+
+  #isMarked(gpa: number): boolean {
+    if (this.#pending() === 0) return false;
+    const { word, bit } = markOf(gpa);
+    return (this.#read(Shared.calls, word) & bit) !== 0;
+  }
+
+  /** No fault is hidden here: what its tables allow is there. */
+  locate(vpn: number, write: boolean): number | null {
+    const { hart, host } = this.#guest;
+    this.#flush();
+    for (;;) {
+      if (hart.translateUser(vpn, write)) return hart.ppn;
+      if (host.resolveFault(vpn, write)) continue;
+      this.#cross('fault', () => undefined);
+      return null;
+    }
+  }
+
+  // ---- control registers ------------------------------------------------------------------------
+
+  setAddressSpace(root: number, asid: number): void {
+    this.#space = { root, asid };
+    this.#call(Call.space, root, asid);
+  }
+
+  fence(asid: number | null, vpn: number | null): void {
+    this.#call(Call.fence, asid === null ? ALL : asid & 0xffff, vpn === null ? ALL : vpn | 0);
+  }
+
+  timerWritten(): void {
+    this.#call(Call.timer, 0, 0);
+  }
+
+  // ---- for the hypervisor -----------------------------------------------------------------------
+
+  yields(page: number): boolean {
+    return this.#types.yields(page);
+  }
+
+  changed(page: number): void {
+    this.#types.changed(page);
+  }
+
+  /** A machine whose supervisor runs in user mode runs no guests. */
+  resolve(): boolean {
+    return false;
+  }
+
+  ended(): void {
+    this.#types.end();
+  }
+
+  space(): AddressSpace {
+    return this.#space;
+  }
+
+  /** What its handler changed is undone, types and tables with it; it has the trap, again. */
+  restore(space: AddressSpace): void {
+    this.#space = space;
+    this.#guest.hart.forgetTranslations();
+    this.#guest.outside(() => {
+      this.#state.vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
+    });
+  }
+
+  // The log of writes: tables of the guest's own have no room for one. All counts as written.
+  arm(): void {
+    // As above.
+  }
+
+  disarm(): void {
+    // As above.
+  }
+
+  collect(): number[] {
+    return new Array<number>(Math.ceil(this.#pages / 32)).fill(-1);
+  }
+
+  wrote(): void {
+    // As above.
+  }
+}
+
+function markOf(gpa: number): { readonly word: number; readonly bit: number } {
+  const at = ((gpa >>> 3) + (gpa >>> 12) * 31) % (MARKS * 32);
+  return { word: Batch.marks + (at >>> 5), bit: 1 << (at & 31) };
+}
