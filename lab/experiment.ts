@@ -153,11 +153,10 @@ function describe(event: TraceEvent): string | null {
 
 function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome {
   const { workload, mode, tree, alive } = spec;
-  const parameters = {
-    ...parametersFor(tree, workload),
-    seed: spec.seed,
-    ...spec.parameters,
-  };
+  const sizes = parametersFor(tree, workload);
+  const { swap = 0 } = spec.parameters ?? {};
+  const blocks = sizes.blocks + swap;
+  const parameters = { ...sizes, seed: spec.seed, ...spec.parameters, blocks };
   const scripts = workload.boots(tree.facts);
   const image = unix(spec.programs ?? PROGRAMS);
   const profile = PROFILES.find(({ name }) => name === spec.profile) ?? RISCV;
@@ -169,9 +168,8 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
   let ended = true;
 
   for (const tenants of groups) {
-    const { blocks } = parameters;
     const file = new Map<number, Uint8Array>();
-    const first = makeFileSystem(withScript(tree.root, scripts[0] ?? ''), blocks);
+    const first = makeFileSystem(withScript(tree.root, scripts[0] ?? ''), sizes.blocks);
     for (const [block, bytes] of first) {
       tenants.forEach((_, n) => file.set(n * blocks + block, bytes));
     }

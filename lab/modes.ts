@@ -61,6 +61,8 @@ export interface Parameters {
   readonly quota: number;
   /** blocks of each tenant's disk */
   readonly blocks: number;
+  /** of them, at its end: for pages of a Unix that its memory has no room for; default 0 */
+  readonly swap?: number;
   readonly sliceCycles: number;
   readonly backing: HypervisorConfig['backing'];
   readonly secondStage: HypervisorConfig['secondStage'];

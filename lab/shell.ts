@@ -22,6 +22,7 @@ import type { PhysicalMachine } from '../machine/physical.ts';
 import { kv } from '../libos/kv/kv.ts';
 import { geometry, MAGIC } from '../libos/unix/fs/format.ts';
 import { PROGRAMS } from '../libos/unix/programs/index.ts';
+import { SWAP_MAX } from '../libos/unix/swap.ts';
 import { unix } from '../libos/unix/unix.ts';
 import { makeFileSystem, type Node } from './mkfs.ts';
 import { build, diskFor, type Mode } from './modes.ts';
@@ -30,7 +31,8 @@ import { loadTree, UsageError } from './tree.ts';
 
 const BLOCK = 4096;
 const LEAST = 16_384; // blocks of a disk: 64 MiB
-const STORE = { image: 1, pages: 256, blocks: 512 }; // behind the file system: 2 MiB
+export const SWAP = 4096; // blocks: 16 MiB
+const STORE = { image: 1, pages: 256, blocks: 512 }; // at the disk's end: 2 MiB
 const STEP = 2e6; // cycles between two looks at the host's terminal
 const CHANNEL = 1;
 const CTRL_C = 3;
@@ -43,6 +45,8 @@ export interface ShellOptions {
   readonly mode: Mode;
   readonly input?: string;
   readonly memory: number;
+  /** blocks for pages, between file system and store; default: SWAP, or as the disk has it */
+  readonly swap?: number;
   readonly disk?: string;
 }
 
@@ -245,9 +249,10 @@ interface OpenDisk {
   readonly close: () => void;
 }
 
-function openDisk({ input, disk }: ShellOptions): OpenDisk {
+function openDisk({ input, disk, swap }: ShellOptions): OpenDisk {
+  const own = (swap ?? SWAP) + STORE.blocks; // of a disk that is made now
   if (disk === undefined) {
-    const { file, blocks } = fresh(input);
+    const { file, blocks } = fresh(input, own);
     return { medium: new RamMedium(diskFor(1, blocks), file), blocks, close: () => undefined };
   }
   const there = existsSync(disk);
@@ -267,7 +272,7 @@ function openDisk({ input, disk }: ShellOptions): OpenDisk {
     closeSync(descriptor);
   };
   if (!there) {
-    const { file, blocks } = fresh(input);
+    const { file, blocks } = fresh(input, own);
     ftruncateSync(descriptor, diskFor(1, blocks) * BLOCK);
     const medium = new FileMedium(descriptor, diskFor(1, blocks));
     for (const [block, bytes] of file) medium.write(block, bytes);
@@ -276,16 +281,33 @@ function openDisk({ input, disk }: ShellOptions): OpenDisk {
   const words = new Int32Array(2);
   readSync(descriptor, words, 0, 8, 0);
   const [magic, files = 0] = words;
-  const blocks = files + STORE.blocks;
-  if (magic !== MAGIC || statSync(disk).size !== diskFor(1, blocks) * BLOCK) {
+  const pages = statSync(disk).size / BLOCK - diskFor(1, files + STORE.blocks);
+  if (
+    magic !== MAGIC ||
+    files <= 0 ||
+    !(Number.isInteger(pages) && pages >= 0 && pages <= SWAP_MAX)
+  ) {
     close();
     throw new UsageError(`--disk ${disk}: holds no file system that exoscope shell has made`);
   }
+  if (swap !== undefined && swap !== pages) {
+    close();
+    throw new UsageError(
+      `--disk ${disk} has a swap area of ${pages} pages already: leave --swap out`,
+    );
+  }
+  const blocks = files + pages + STORE.blocks;
   return { medium: new FileMedium(descriptor, diskFor(1, blocks)), blocks, close };
 }
 
-/** A file system with the host's files as /in, and room for as much again; and for the store. */
-function fresh(input: string | undefined): { file: Map<number, Uint8Array>; blocks: number } {
+/**
+ * A file system with the host's files as /in, and room for as much again; and `behind` blocks that
+ * are not its own.
+ */
+function fresh(
+  input: string | undefined,
+  behind: number,
+): { file: Map<number, Uint8Array>; blocks: number } {
   const empty: Node = { kind: 'directory', entries: new Map<string, Node>() };
   const tree = input === undefined ? null : loadTree(input);
   const script: Node = { kind: 'file', bytes: Buffer.from(RC, 'latin1') };
@@ -299,7 +321,7 @@ function fresh(input: string | undefined): { file: Map<number, Uint8Array>; bloc
   let blocks = Math.max(LEAST, ((tree?.blocks ?? 0) + (tree?.directories ?? 0)) * 2);
   blocks = Math.max(blocks, ((tree?.facts.files ?? 0) + (tree?.directories ?? 0)) * 4);
   blocks += geometry(blocks).data;
-  return { file: makeFileSystem(root, blocks), blocks: blocks + STORE.blocks };
+  return { file: makeFileSystem(root, blocks), blocks: blocks + behind };
 }
 
 /** Blocks of a host file. */

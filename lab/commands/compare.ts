@@ -6,6 +6,7 @@ import { Option } from 'commander';
 import { PROFILES } from '../../machine/costs.ts';
 import { compare, type Comparison, json, writeWhole } from '../compare.ts';
 import { parametersFor, QUOTA_MAX, SORT_MAX } from '../experiment.ts';
+import { SWAP_MAX } from '../../libos/unix/swap.ts';
 import { ALL_MODES, type Mode, MODES, type Parameters } from '../modes.ts';
 import { legend, number, table, why } from '../report.ts';
 import { defaultTree, loadTree, UsageError } from '../tree.ts';
@@ -22,6 +23,7 @@ interface CompareOptions {
   readonly profile: string;
   readonly seed: number;
   readonly memory?: number;
+  readonly swap?: number;
   readonly slice?: number;
   readonly backing?: Parameters['backing'];
   readonly secondStage?: Parameters['secondStage'];
@@ -61,6 +63,11 @@ export const compareCommand: Subcommand = (program, terminal) => {
     )
     .option('--seed <n>', 'of entropy and mishaps', whole(1), 1)
     .option('--memory <pages>', 'pages that each tenant may use', whole(1024, QUOTA_MAX))
+    .option(
+      '--swap <pages>',
+      "room on each tenant's disk for pages that its memory has none for",
+      whole(0, SWAP_MAX),
+    )
     .option('--slice <cycles>', 'length of a time slice', whole(20_000))
     .addOption(new Option('--backing <when>', 'of guest memory').choices(['populate', 'touch']))
     .addOption(new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB']))
@@ -79,6 +86,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
   const modes = options.mode ?? MODES;
   const parameters: Partial<Parameters> = {
     ...(options.memory === undefined ? {} : { quota: options.memory }),
+    ...(options.swap === undefined ? {} : { swap: options.swap }),
     ...(options.slice === undefined ? {} : { sliceCycles: options.slice }),
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     ...(options.secondStage === undefined ? {} : { secondStage: options.secondStage }),
@@ -89,7 +97,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
     throw new UsageError('--backing touch goes with --second-stage 4KiB: megapages are populated');
   }
   for (const workload of workloads) {
-    const { blocks } = parametersFor(tree, workload);
+    const blocks = parametersFor(tree, workload).blocks + (options.swap ?? 0);
     if (blocks / 256 > options.disk) {
       throw new UsageError(
         `${workload.name} needs a disk of ${Math.ceil(blocks / 256)} MiB for this tree, ` +

@@ -100,6 +100,8 @@ export const Control = {
   swapNext: 970, // where to look for a free block first
   swapCounts: 971, // SWAP_COUNT_PAGES words: physical pages
   movers: 977, // PIPES words: process that moves bytes in or out, 0 if nobody
+  swapOut: 1009, // pages written so far
+  swapIn: 1010, // pages read so far
 } as const;
 
 export const WINDOW_SETS = 32;

@@ -141,6 +141,7 @@ export class Proc {
     const info = (word: number): Op<number> => shared.port.load(at(INFO) + word * 4);
     const rows = yield* info(Info.environments);
     const seen = Math.min(rows, Math.floor((ENV_PAGES * PAGE) / (Env.words * 4)));
+    const swap = yield* shared.control(Control.swapBlocks);
     let used = 0;
     for (let n = 0; n < seen; n++) {
       if ((yield* shared.env(n, Env.state)) !== EnvState.free) used++;
@@ -148,6 +149,10 @@ export class Proc {
     return [
       ['Machine pages', yield* info(Info.pages)],
       ['Free pages', yield* shared.control(Control.free)],
+      ['Swap pages', swap],
+      ['Swap pages used', swap - (yield* shared.control(Control.swapFree))],
+      ['Swap pages written', yield* shared.control(Control.swapOut)],
+      ['Swap pages read', yield* shared.control(Control.swapIn)],
       ['Environments', rows],
       ['Environments used', used],
       ['Slice cycles', yield* info(Info.sliceCycles)],

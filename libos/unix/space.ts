@@ -46,7 +46,7 @@ import {
   WINDOW_PAGES,
 } from './layout.ts';
 import type { Shared } from './shared.ts';
-import { Swap } from './swap.ts';
+import { Swap, SWAP_FULL } from './swap.ts';
 
 const PTE_VALID = 1;
 const ENTRIES = 512;
@@ -212,13 +212,12 @@ export class Space {
     if (!(yield* this.#ensureLeaf(Math.floor(page / ENTRIES)))) return false;
     const physical = yield* this.#frame();
     if (physical < 0) return false;
-    const read = yield* this.swap.read(word, physical);
+    const read = yield* this.swap.read(page, word, physical);
     if (!read) this.why = ': the swap area cannot be read';
     if (!read || !(yield* this.#map(page, physical, RW))) {
       yield* this.#shared.drop(physical);
       return false;
     }
-    yield* this.swap.settle(yield* this.swap.mapOf(page), page % ENTRIES);
     return true;
   }
 
@@ -226,8 +225,10 @@ export class Space {
   *#frame(): Op<number> {
     const paging = (yield* this.#port.load(user(User.paging))) !== 0;
     if (paging && (yield* this.#shared.control(Control.free)) <= RESERVE) {
-      if ((yield* this.swap.evict(at(UAREA))) < 0) {
-        this.why = ': out of memory, and the swap area is full';
+      const freed = yield* this.swap.evict(at(UAREA));
+      if (freed < 0) {
+        const of = freed === SWAP_FULL ? 'is full' : 'cannot be written';
+        this.why = `: out of memory, and the swap area ${of}`;
         return -1;
       }
     }
@@ -460,6 +461,7 @@ export class Space {
     const tables = [child.leaf];
     for (let n = 0; n < leaves; n++) {
       const entries = yield* this.#readLeaf(at(VIEWS + n));
+      yield* this.swap.settle(n, entries);
       let index = n === 0 ? HEAP : 0;
       while (index < ENTRIES) {
         const run: number[] = [];

@@ -1,15 +1,31 @@
 /**
  * Paging to disk. What the extent has behind the file system is the swap area. A process that needs
- * a page when few are left writes out pages of its own heap, in the order of a clock hand, and has
- * them read again when it touches them. Where they are stands in swap maps, a page for each leaf
- * table, a word for each of its entries: block + 1.
+ * a page when few are left writes out pages of its own heap, and has them read again when it
+ * touches them. Where they are stands in swap maps, a page for each leaf table, a word for each of
+ * its entries: block + 1.
+ *
+ * Which pages: those that the hardware has not marked as accessed since the clock hand last came
+ * by. The marks are read in the process's own tables; there is no call that clears one, but a page
+ * that is unmapped and mapped again has none, and a run of pages is two calls. What is read back
+ * keeps its block as long as it is not written to, which the hardware marks as well: such a page
+ * goes out without a transfer. (A mapping made anew has no such mark: a software bit remembers it.)
  *
  * A page stays mapped until it is on the disk, and its block stands in the map before that:
  * whenever a process dies, who buries it finds every page and block. A block that several swap maps
  * name (fork) is counted as pages are. It trusts its Unix to run nothing of a process whose pages
  * it writes out: they are its own, and it waits.
  */
-import { Env, envIndex, MAP_READ, MAP_WRITE, Status } from '../../kernel/abi.ts';
+import {
+  Call,
+  Env,
+  envIndex,
+  MAP_MAX,
+  MAP_READ,
+  MAP_SOFT,
+  MAP_SOFT_SHIFT,
+  MAP_WRITE,
+  Status,
+} from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import { MAGIC, Super } from './fs/format.ts';
 import {
@@ -34,18 +50,31 @@ import type { Space } from './space.ts';
 
 const ENTRIES = 512;
 const PTE_VALID = 1;
+const PTE_ACCESSED = 1 << 6;
+const PTE_DIRTY = 1 << 7;
 const RW = MAP_READ | MAP_WRITE;
+/** Of a mapping that was made anew: it was dirty before. */
+const WAS_DIRTY = 2 << MAP_SOFT_SHIFT;
 const WRITE_BLOCKS = 1; // flags of diskRequest
 const READ_BLOCKS = 0;
 const PATIENCE = 50_000; // cycles until a request that found no room is made again
+const TRIES = 3; // of a transfer that fails
 /** Pages that go out with one request; who has as many and nowhere to put them is who ends. */
 const CLUSTER = 16;
 const VIEW = at(SWAP_WINDOW);
+/** Blocks that a swap area can have: what its counts have room for. */
+export const SWAP_MAX = SWAP_COUNT_PAGES * PAGE;
+
+/** What `evict` says if it is not a count. */
+export const SWAP_FULL = -1;
+export const SWAP_FAILS = -2;
 
 interface Victim {
   readonly index: number;
   readonly physical: number;
 }
+
+const isDirty = (entry: number): boolean => (entry & (PTE_DIRTY | WAS_DIRTY)) !== 0;
 
 export class Swap {
   readonly #port: UserPort;
@@ -81,7 +110,7 @@ export class Swap {
     );
     yield* shared.drop(page);
     if (!read || used >>> 0 >= blocks) return blocks;
-    const size = Math.min(blocks - used, SWAP_COUNT_PAGES * PAGE);
+    const size = Math.min(blocks - used, SWAP_MAX);
     for (let n = 0; n * PAGE < size; n++) {
       const counts = yield* shared.take();
       if (counts < 0) return used;
@@ -97,55 +126,159 @@ export class Swap {
   // ---- out --------------------------------------------------------------------------------------
 
   /**
-   * Writes out up to CLUSTER pages of the process whose u-area stands at `view`: how many, or -1 if
-   * it has as many and the swap area has no block left.
+   * Frees up to CLUSTER pages that `may` go, of the process whose u-area stands at `view`. How many
+   * it were; SWAP_FULL if it has as many and there is no block for them, SWAP_FAILS if none can be
+   * written.
    */
-  *evict(view: number): Op<number> {
+  *evict(view: number, may: (page: number) => boolean = () => true): Op<number> {
     const port = this.#port;
     const leaves = yield* port.load(view + User.leaves * 4);
     let hand = yield* port.load(view + User.hand * 4);
-    // Where the hand began, the first entries come last.
-    for (let turn = 0; turn <= leaves; turn++) {
+    let full = false;
+    // Twice round, since the first time may find marks everywhere, and the first table at the end.
+    for (let turn = 0; turn <= 2 * leaves; turn++) {
       if (hand >= leaves * ENTRIES) hand = 0;
       const n = Math.floor(hand / ENTRIES);
       const leaf = yield* port.load(view + (User.tables + n * 3) * 4);
-      const victims = yield* this.#victims(leaf, Math.max(hand % ENTRIES, n === 0 ? HEAP : 0));
+      const words = yield* this.#words(leaf);
+      const first = Math.max(hand % ENTRIES, n === 0 ? HEAP : 0);
+      const { victims, used } = yield* this.#candidates(words, first, may);
+      yield* this.#refresh(leaf, words, used);
       const last = victims.at(-1);
       hand = n * ENTRIES + (victims.length === CLUSTER && last ? last.index + 1 : ENTRIES);
       yield* port.store(view + User.hand * 4, hand);
-      if (victims.length > 0) return yield* this.#writeOut(view, n, leaf, victims);
+      if (victims.length === 0) continue;
+      // With no block left, there may still be pages that need none.
+      const freed = yield* this.#putOut(view, n, leaf, words, victims);
+      if (freed !== SWAP_FULL && freed !== 0) return freed;
+      full ||= freed === SWAP_FULL;
     }
-    return 0;
+    return full ? SWAP_FULL : 0;
   }
 
-  /** Pages that nobody else maps, from entry `first` of a leaf table on. */
-  *#victims(leaf: number, first: number): Op<Victim[]> {
-    const words = yield* this.#words(leaf);
+  /**
+   * Pages that nobody else maps, from entry `first` of a leaf table on: CLUSTER that were not
+   * accessed, and those before them that were.
+   */
+  *#candidates(
+    words: Uint32Array,
+    first: number,
+    may: (page: number) => boolean,
+  ): Op<{ readonly victims: Victim[]; readonly used: Victim[] }> {
     const victims: Victim[] = [];
+    const used: Victim[] = [];
     for (let index = first; index < ENTRIES && victims.length < CLUSTER; index++) {
       const entry = words[index * 2] ?? 0;
-      if ((entry & PTE_VALID) === 0 || (yield* this.#shared.isShared(entry >>> 10))) continue;
-      victims.push({ index, physical: entry >>> 10 });
+      const physical = entry >>> 10;
+      if ((entry & PTE_VALID) === 0 || !may(physical)) continue;
+      if (yield* this.#shared.isShared(physical)) continue;
+      ((entry & PTE_ACCESSED) === 0 ? victims : used).push({ index, physical });
     }
-    return victims;
+    if (this.#port.work(ENTRIES) === undefined) yield* this.#port.fault();
+    return { victims, used };
   }
 
-  *#writeOut(view: number, n: number, leaf: number, victims: readonly Victim[]): Op<number> {
+  /** Takes the marks of access away, by mapping the pages anew, neighbours together. */
+  *#refresh(leaf: number, words: Uint32Array, used: readonly Victim[]): Op<void> {
+    const flagsOf = ({ index }: Victim): number => {
+      const entry = words[index * 2] ?? 0;
+      return (entry & (RW | MAP_SOFT)) | (isDirty(entry) ? WAS_DIRTY : 0);
+    };
+    let run: Victim[] = [];
+    for (const victim of used) {
+      const last = run.at(-1);
+      const goesOn = last?.index === victim.index - 1 && flagsOf(last) === flagsOf(victim);
+      if (!goesOn || run.length === MAP_MAX) {
+        yield* this.#mapAnew(leaf, run, last === undefined ? 0 : flagsOf(last));
+        run = [];
+      }
+      run.push(victim);
+    }
+    const last = run.at(-1);
+    if (last !== undefined) yield* this.#mapAnew(leaf, run, flagsOf(last));
+  }
+
+  *#mapAnew(leaf: number, run: readonly Victim[], flags: number): Op<void> {
+    const index = run[0]?.index ?? 0;
+    if (run.length === 0) return;
+    const list = new Uint8Array(Uint32Array.from(run, ({ physical }) => physical).buffer);
+    if (this.#port.write(BATCH, list, 0, list.length) === undefined) yield* this.#port.fault();
+    yield* this.#sys.pageUnmap(leaf, index, run.length, COMMON);
+    for (let n = 0; n < run.length;) {
+      const left = run.length - n;
+      const at = BATCH + n * 4;
+      const mapped = yield* this.#sys.pageMapList(leaf, index + n, left, at, COMMON, flags, COMMON);
+      // It stops at a page that is no longer ours: that one was taken by force.
+      n += mapped.status === Status.ok && mapped.value > 0 ? mapped.value : 1;
+    }
+  }
+
+  /** Unmaps and frees the victims, those that differ from the disk once they are written there. */
+  *#putOut(
+    view: number,
+    n: number,
+    leaf: number,
+    words: Uint32Array,
+    victims: readonly Victim[],
+  ): Op<number> {
     const map = yield* this.#map(view, n);
     if (map < 0) return 0;
-    const [first, count] = yield* this.#through(map, RW, () => this.#assign(victims));
-    if (count === 0) return victims.length === CLUSTER ? -1 : 0;
-    const going = victims.slice(0, count);
-    const pages = going.map(({ physical }) => physical);
-    if (!(yield* this.#move(first, pages, WRITE_BLOCKS))) {
-      for (const { index } of going) yield* this.settle(map, index);
-      return 0;
+    const blocks = yield* this.#words(map);
+    const dirty = ({ index }: Victim): boolean =>
+      (blocks[index] ?? 0) === 0 || isDirty(words[index * 2] ?? 0);
+    const clean = victims.filter((victim) => !dirty(victim));
+    yield* this.#drop(leaf, clean);
+    const differ = victims.filter(dirty);
+    yield* this.#unlist(
+      map,
+      differ.map(({ index }) => index),
+    );
+    const result = differ.length > 0 ? yield* this.#writeOut(leaf, map, differ) : 0;
+    if (result >= 0 || clean.length > 0) return Math.max(result, 0) + clean.length;
+    return result === SWAP_FULL && victims.length < CLUSTER ? 0 : result;
+  }
+
+  *#writeOut(leaf: number, map: number, victims: readonly Victim[]): Op<number> {
+    for (let tries = 0; tries < TRIES; tries++) {
+      const [first, count] = yield* this.#through(map, RW, () => this.#assign(victims));
+      if (count === 0) return SWAP_FULL;
+      const going = victims.slice(0, count);
+      const pages = going.map(({ physical }) => physical);
+      if (yield* this.#move(first, pages, WRITE_BLOCKS)) {
+        yield* this.#drop(leaf, going);
+        return count;
+      }
+      // What cannot be written stays in memory, and its turn is over; other blocks may be better.
+      yield* this.#unlist(
+        map,
+        going.map(({ index }) => index),
+      );
     }
-    for (const { index, physical } of going) {
-      yield* this.#sys.pageUnmap(leaf, index, 1, COMMON);
-      yield* this.#shared.drop(physical);
+    return SWAP_FAILS;
+  }
+
+  /** Unmaps pages and gives them back. */
+  *#drop(leaf: number, victims: readonly Victim[]): Op<void> {
+    const calls = victims.map(({ index }) => [Call.pageUnmap, leaf, index, 1, COMMON]);
+    yield* this.#sys.batch(BATCH, calls);
+    for (const { physical } of victims) yield* this.#shared.drop(physical);
+  }
+
+  /** Pages of a leaf table that are in memory, have a block, and are as `which` says. */
+  *#withCopy(
+    map: number,
+    entries: Uint32Array,
+    which: (entry: number) => boolean,
+  ): Op<readonly number[]> {
+    const found: number[] = [];
+    for (const [index, word] of (yield* this.#words(map)).entries()) {
+      const entry = entries[index * 2] ?? 0;
+      if (word !== 0 && index < ENTRIES && (entry & PTE_VALID) !== 0 && which(entry)) {
+        found.push(index);
+      }
     }
-    return count;
+    if (this.#port.work(ENTRIES) === undefined) yield* this.#port.fault();
+    return found;
   }
 
   /** The swap map of leaf table `n`, made if there is none; -1 if there is no page for it. */
@@ -182,6 +315,7 @@ export class Swap {
     }
     yield* shared.setControl(Control.swapFree, free - count);
     yield* shared.setControl(Control.swapNext, block % blocks);
+    yield* shared.setControl(Control.swapOut, (yield* shared.control(Control.swapOut)) + count);
     yield* shared.unlock();
     return [base + first, count];
   }
@@ -200,21 +334,41 @@ export class Swap {
     return this.#port.load(at(UAREA) + (User.maps + Math.floor(page / ENTRIES)) * 4);
   }
 
-  /** Reads what `lookup` found into a page. False: the disk failed. */
-  *read(word: number, physical: number): Op<boolean> {
-    const base = yield* this.#shared.control(Control.swapBase);
-    return yield* this.#move(base + word - 1, [physical], READ_BLOCKS);
+  /**
+   * Reads what `lookup` found for virtual page `page` into a page. It keeps its block, while there
+   * are more of them free than used. False: the disk failed.
+   */
+  *read(page: number, word: number, physical: number): Op<boolean> {
+    const shared = this.#shared;
+    const base = yield* shared.control(Control.swapBase);
+    let read = false;
+    for (let tries = 0; tries < TRIES && !read; tries++) {
+      read = yield* this.#move(base + word - 1, [physical], READ_BLOCKS);
+    }
+    if (!read) return false;
+    yield* shared.lock();
+    yield* shared.setControl(Control.swapIn, (yield* shared.control(Control.swapIn)) + 1);
+    const free = yield* shared.control(Control.swapFree);
+    yield* shared.unlock();
+    if (free * 2 < (yield* shared.control(Control.swapBlocks))) {
+      yield* this.#unlist(yield* this.mapOf(page), [page % ENTRIES]);
+    }
+    return true;
   }
 
-  /** Entry `index` of a swap map names no block any more. */
-  *settle(map: number, index: number): Op<void> {
+  /** Entries of a swap map name no block any more. */
+  *#unlist(map: number, indexes: readonly number[]): Op<void> {
+    if (indexes.length === 0) return;
     yield* this.#through(
       map,
       RW,
       function* (this: Swap): Op<void> {
-        const word = yield* this.#port.load(VIEW + index * 4);
-        yield* this.#port.store(VIEW + index * 4, 0);
-        yield* this.#release([word]);
+        const words: number[] = [];
+        for (const index of indexes) {
+          words.push(yield* this.#port.load(VIEW + index * 4));
+          yield* this.#port.store(VIEW + index * 4, 0);
+        }
+        yield* this.#release(words);
       }.bind(this),
     );
   }
@@ -227,6 +381,12 @@ export class Swap {
     const address = view + User.maps * 4;
     if (this.#port.read(address, bytes, 0, bytes.length) === undefined) yield* this.#port.fault();
     return new Uint32Array(bytes.buffer);
+  }
+
+  /** Before a fork: pages of leaf table `n`, seen in `entries`, that differ from their blocks. */
+  *settle(n: number, entries: Uint32Array): Op<void> {
+    const map = yield* this.#port.load(at(UAREA) + (User.maps + n) * 4);
+    if (map !== 0) yield* this.#unlist(map, yield* this.#withCopy(map, entries, isDirty));
   }
 
   /** Gives a child swap maps as ours are now. False: there are no pages for them. */

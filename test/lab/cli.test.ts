@@ -72,6 +72,8 @@ describe('a command that makes no sense', () => {
     ['a slice that is too short', () => ['--slice', '100'], /--slice.*20000/],
     ['memory that is none', () => ['--memory', 'much'], /--memory.*whole number/],
     ['more memory than there may be', () => ['--memory', '40000'], /--memory.*31500/],
+    ['a swap area that is too large', () => ['--swap', '24577'], /--swap.*24576/],
+    ['a swap area that is none', () => ['shell', '--swap', 'some'], /--swap.*whole number/],
     ['no number at all', () => ['--jobs', ''], /--jobs.*whole number/],
     ['an option without its value', () => ['--input'], /argument missing|--input/],
     [

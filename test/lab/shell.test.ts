@@ -37,9 +37,34 @@ describe('through a pipe', () => {
     expect(shell(SESSION, '--mode', mode)).toEqual({ out: PRINTED, err: '', status: 7 });
   });
 
-  test('a disk in a file is there the next time', () => {
+  /** Sessions that the page of the Unix shows, with what it prints under each. */
+  const page = readFileSync(new URL('../../libos/unix/README.md', import.meta.url), 'utf8');
+  const shown = [...page.matchAll(/^ {4}\$ (.*shell.*)\n((?: {4}[^$].*\n)+)/gm)];
+
+  test.each(shown.map(([, command = '', printed = '']) => [command, printed]))(
+    '%s',
+    (command, printed) => {
+      const { stdout, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8' });
+      const lines = printed.replace(/^ {4}/gm, '').split('...');
+      const pattern = lines.map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*');
+      expect(stdout).toMatch(new RegExp(`^${pattern}$`));
+      expect(stderr).toBe('');
+    },
+  );
+
+  test('a disk in a file is there the next time, with the swap area that it was made with', () => {
     const disk = join(directory, 'disk');
-    expect(shell('echo kept > f; ls\n', '--disk', disk)).toMatchObject({ out: 'f\n', status: 0 });
+    expect(shell('echo kept > f; ls\n', '--disk', disk, '--swap', '100')).toMatchObject({
+      out: 'f\n',
+      status: 0,
+    });
+    const refused = shell('ls\n', '--disk', disk, '--swap', '200');
+    expect(refused).toMatchObject({ out: '', status: 2 });
+    expect(refused.err).toBe(
+      `exoscope: --disk ${disk} has a swap area of 100 pages already: leave --swap out\n`,
+    );
+    const area = 'grep "Swap pages:" /proc/meminfo\n';
+    expect(shell(area, '--disk', disk).out).toBe('Swap pages: 100\n');
     expect(shell('cat f; rm f; cat f\n', '--disk', disk)).toMatchObject({ status: 1 });
     const other = join(directory, 'other');
     writeFileSync(other, 'no disk');
