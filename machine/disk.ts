@@ -95,7 +95,7 @@ export class Disk {
   readonly #done: DiskCompletion[] = [];
   readonly #cache = new Map<number, Uint8Array>(); // written, not yet durable
   readonly #buffer = new Uint8Array(BLOCK_BYTES);
-  readonly #failing = new Set<number>();
+  readonly #failing = new Map<number, number>(); // block: requests that are still to fail
   #doneAt: Tick | null = null;
 
   /** @param page bytes of a physical page, @param dma writes one whole */
@@ -151,9 +151,9 @@ export class Disk {
     return this.#done.length > 0;
   }
 
-  /** Requests that touch these blocks fail from now on: a mishap. */
-  failBlock(block: number): void {
-    this.#failing.add(block);
+  /** Requests that touch this block fail from now on, or the next so many: a mishap. */
+  failBlock(block: number, times = Infinity): void {
+    this.#failing.set(block, times);
   }
 
   /**
@@ -201,7 +201,10 @@ export class Disk {
       return true;
     }
     for (let n = 0; n < request.pages.length; n++) {
-      if (this.#failing.has(request.block + n)) return false;
+      const times = this.#failing.get(request.block + n) ?? 0;
+      if (times === 0) continue;
+      this.#failing.set(request.block + n, times - 1);
+      return false;
     }
     request.pages.forEach((page, n) => {
       const block = request.block + n;

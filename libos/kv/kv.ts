@@ -9,7 +9,7 @@ import { ENV_PAGES, Env, Info, Start } from '../../kernel/abi.ts';
 import type { Entry } from '../../machine/user-port.ts';
 import { image, LibOS, type Op, OWN_ENTRIES } from '../libos.ts';
 import { childWord } from '../parts/child.ts';
-import type { Damage } from '../parts/log.ts';
+import type { Damage } from '../parts/log-recovery.ts';
 import { type Policy, TWO_QUEUES } from '../parts/replacement.ts';
 import { Memory, type MemorySpec } from './memory.ts';
 import { KvServer } from './server.ts';
@@ -32,7 +32,12 @@ export const LodgerWords = [
   'blocks',
 ] as const;
 
+/** Tenants that a store which is a tenant of its own serves, if it is not told. */
+const TENANTS = 4;
+
 export interface KvConfig {
+  /** tenants that share it: each may fill one part of so many; default: 4, as a lodger 1 */
+  readonly tenants?: number;
   readonly policy?: Policy;
   /** frames of the cache; default: what memory there is */
   readonly frames?: number;
@@ -50,7 +55,8 @@ export class Kv extends LibOS {
   override *main(...args: number[]): Op<void> {
     const [self = 0, root = 0, middle = 0, leaf = 0, pages = 0, extent = 0, blocks = 0] = args;
     const place = { self, root, middle, leaf, pages, extent, extentSlot: 0, firstBlock: 0, blocks };
-    if (yield* this.open(place)) yield* this.serve(leaf);
+    const shares = this.#config.tenants ?? TENANTS;
+    if (yield* this.open({ ...place, shares })) yield* this.serve(leaf);
   }
 
   override entries(): readonly Entry[] {
@@ -71,6 +77,7 @@ export class Kv extends LibOS {
       extentSlot: word('extentSlot'),
       firstBlock: word('firstBlock'),
       blocks: word('blocks'),
+      shares: this.#config.tenants ?? 1,
     };
     if (yield* this.open(place)) yield* this.serve(place.leaf);
   }
@@ -141,6 +148,8 @@ function explain(damage: Damage): string {
       return `kv: the disk does not read or write block ${damage.block} of the store`;
     case 'foreign':
       return 'kv: the extent holds something else: give it one that is empty';
+    case 'version':
+      return 'kv: the extent holds a store of another format: empty it, or use what made it';
     case 'size':
       return 'kv: the extent holds a store of another size: give it the one it was made in';
     case 'corrupt':

@@ -6,7 +6,7 @@
  * The tenant trusts the store with that part of the disk and that number of pages; the kernel sees
  * one tenant.
  */
-import { Env, envIndex, Info, type Name, packName, READ, Start, WRITE } from '../../kernel/abi.ts';
+import { Env, envIndex, type Name, packName, READ, Start, WRITE } from '../../kernel/abi.ts';
 import { makeChild } from '../parts/child.ts';
 import type { Op, Syscalls } from '../syscalls.ts';
 import { LODGER_ENTRY } from './kv.ts';
@@ -28,8 +28,6 @@ export interface LodgeSpec {
   readonly window: { readonly leaf: number; readonly index: number };
   readonly take: () => Op<number>;
   readonly put: (page: number) => Op<void>;
-  /** slice position that it is to have, of ours; default: none, it runs while it is called */
-  readonly position?: number;
   readonly patron?: number;
 }
 
@@ -38,12 +36,15 @@ export const lodgerName = (tenant: number): Name => packName([tenant, 0x6b, 0x76
 
 const TENANT_SLOT = 1; // of the store: for the extent
 
-/** Id of the store's environment, or -1: no page or no row was left. */
+/**
+ * Id of the store's environment, or -1: no page or no row was left. It has no slice of its own: it
+ * runs while it is called.
+ */
 export function* startStore(sys: Syscalls, spec: LodgeSpec): Op<number> {
-  const { image, self, slot, pages, extent, firstBlock, blocks, position } = spec;
+  const { image, self, pages, extent, firstBlock, blocks } = spec;
   const row = Start.envPages * PAGE + envIndex(self) * Env.words * 4;
   const tenant = ((yield* sys.port.load(row + Env.nameA * 4)) >>> 8) & 0xff;
-  const env = yield* makeChild(sys, {
+  return yield* makeChild(sys, {
     ...spec,
     image,
     entry: LODGER_ENTRY,
@@ -54,9 +55,4 @@ export function* startStore(sys: Syscalls, spec: LodgeSpec): Op<number> {
       ...[pages, extent, TENANT_SLOT, firstBlock, blocks],
     ],
   });
-  if (env < 0 || position === undefined) return env;
-  const holder = Start.infoPage * PAGE + (Info.sliceVector + position) * 4;
-  if ((yield* sys.port.load(holder)) !== 0) yield* sys.sliceFree(position, slot);
-  yield* sys.sliceAllocate(position, env, slot);
-  return env;
 }

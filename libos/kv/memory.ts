@@ -4,7 +4,8 @@
  *
  *     page   1-19     as Start says
  *           20-24     pool of pages      25  tables, sessions     26  keys, lists, window entries
- *           27        log's words        28  store's words        29  its row of accounts, exposed
+ *           27        log's words        28  bytes needed of each segment     31  the store's books
+ *           29        its row of accounts, exposed
  *           32-63     the segment being filled
  *          256-511    window: pages that clients have granted
  *          512-1023   frames of the cache        1024-1535  its tables        1536-  index
@@ -38,9 +39,10 @@ const POOL = 20;
 const MISC = 25;
 const SCRATCH = 26;
 const LOG = 27;
-const STORE = 28;
+const LIVE = 28;
 const ACCOUNTS = 29;
 const VIEW = 30; // of our leaf table, for a moment
+const BOOKS = 31;
 const BUFFER = 32;
 const FRAMES = 512;
 const FRAMES_MAX = 512;
@@ -75,6 +77,8 @@ export interface MemorySpec {
   readonly firstBlock: number;
   readonly blocks: number;
   readonly policy: Policy;
+  /** owners of keys among whom the room is divided; default: one has it all */
+  readonly shares?: number;
   /** frames of the cache; default: three quarters of what is left */
   readonly frames?: number;
 }
@@ -171,7 +175,7 @@ export class Memory {
         shadow: at(TABLES) + shadow,
       },
       list: { at: at(INDEX), end: at(LEAVES * 512), grow: (to) => this.#grow(to) },
-      at: at(STORE),
+      books: { at: at(BOOKS), live: at(LIVE), shares: spec.shares ?? 1 },
     });
     for (let n = 0; n < frames; n++) {
       const page = yield* this.#pool.take();
@@ -339,5 +343,6 @@ const FIXED: readonly number[] = [
   MISC,
   SCRATCH,
   LOG,
-  STORE,
+  LIVE,
+  BOOKS,
 ];

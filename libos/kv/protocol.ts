@@ -32,6 +32,8 @@ export const KvStatus = {
   disk: 6, // the disk failed
   corrupt: 7, // what the disk gave back is not what was written
   revoked: 8, // a page of the buffer was taken away meanwhile
+  quota: 9, // your tenant has as much as it may: word 1 says how many bytes that is, word 2 has
+  busy: 10, // all sessions are others', who are not done: ask again later
 } as const;
 export type KvStatusName = keyof typeof KvStatus;
 

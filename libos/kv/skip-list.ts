@@ -73,6 +73,11 @@ export class SkipList {
     return yield* this.after(path[0] ?? this.#head);
   }
 
+  /** The node of the least key; 0: none. */
+  *first(): Op<number> {
+    return yield* this.after(this.#head);
+  }
+
   /** The node after `node` in key order; 0: none. */
   *after(node: number): Op<number> {
     return yield* this.#port.load(node + Node.next);

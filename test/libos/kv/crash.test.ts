@@ -5,60 +5,42 @@
  */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import type { StoreCounts } from '../../../libos/kv/store.ts';
+import type { Disk } from '../../../machine/disk.ts';
 import {
   type Act,
-  after,
   contents,
+  dice,
   diskOf,
   doing,
+  type LifeConfig,
   live,
   type Model,
+  modelsOf,
   type Perishable,
+  prefix,
+  script,
 } from './lives.ts';
 
 const SEED = fc.readConfigureGlobal().seed ?? 1;
 
-/** xorshift32: a stream of numbers from 0 to n - 1. */
-function dice(seed: number): (n: number) => number {
-  let x = seed | 1;
-  return (n) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % n;
-  };
-}
-
-/** Acts on few keys, so that there is much to clean. Each value says which act wrote it. */
-function script(count: number, roll: (n: number) => number, from = 0): Act[] {
-  return Array.from({ length: count }, (_, n) => {
-    const key = `key ${roll(40)}`;
-    const value = roll(5) === 0 ? null : `${from + n}:`.padEnd(4 + roll(8) * roll(200), 'x');
-    return { key, value, sync: roll(4) === 0 };
-  });
-}
-
-/** The number of acts after which the model is what was found, between the two; -1: none. */
-function prefix(models: readonly Model[], found: Model, least: number, most: number): number {
-  for (let n = most; n >= least; n--) if (same(models[n] ?? new Map(), found)) return n;
-  return -1;
-}
-const same = (a: Model, b: Model): boolean =>
-  a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
-
-function modelsOf(acts: readonly Act[], first: Model = new Map()): Model[] {
-  const models = [first];
-  for (const act of acts) models.push(after(models.at(-1) ?? first, act));
-  return models;
+interface Cutting {
+  readonly blocks?: number;
+  /** of the cuts that are not within a checkpoint, one in so many is looked at */
+  readonly oneIn?: number;
+  readonly disk?: LifeConfig['disk'];
+  readonly onAct?: (n: number) => void;
+  readonly checkpoints?: number; // that there are at least
 }
 
 /**
  * Does the acts once, and looks at what is left if power goes during each block that is written:
  * with all, some or none of its sectors.
  */
-function cutEverywhere(acts: readonly Act[], roll: (n: number) => number): void {
+function cutEverywhere(acts: readonly Act[], roll: (n: number) => number, how: Cutting = {}): void {
+  const { blocks = 24, oneIn = 1, disk, onAct, checkpoints = 1 } = how;
   const models = modelsOf(acts);
-  const medium = diskOf(24);
+  const medium = diskOf(blocks);
   let [done, synced] = [0, 0];
   const cuts: { medium: Perishable; done: number; synced: number }[] = [];
   medium.onWrite = () => {
@@ -74,20 +56,33 @@ function cutEverywhere(acts: readonly Act[], roll: (n: number) => number): void 
     written.push([block, from.slice()]);
     write(block, from);
   };
-  const work = doing(acts, (what, upTo) => {
-    expect(what).not.toBe('full');
-    if (what === 'done') done = upTo;
-    else synced = upTo;
-  });
-  let cleanings = 0;
-  const { said, ended } = live(medium, function* (direct) {
-    yield* work(direct);
-    ({ cleanings } = yield* direct.store.counts());
-  });
+  const during = new Set<number>(); // acts in which a checkpoint was written
+  let counts: StoreCounts | null = null;
+  const { said, ended } = live(
+    medium,
+    function* (direct) {
+      for (const [n, act] of acts.entries()) {
+        onAct?.(n);
+        const report = (what: string, upTo: number): void => {
+          expect(what).not.toBe('full');
+          if (what === 'done') done = n + upTo;
+          else synced = n + upTo;
+        };
+        yield* doing([act], report)(direct);
+        const before = counts?.checkpoints ?? 0;
+        counts = yield* direct.store.counts();
+        if (counts.checkpoints > before) during.add(n);
+      }
+    },
+    disk === undefined ? {} : { disk },
+  );
   expect([said, ended, done]).toEqual(['', true, acts.length]);
-  expect(cleanings).toBeGreaterThan(4);
+  const { cleanings } = (counts as StoreCounts | null) ?? { cleanings: 0 };
+  expect(cleanings).toBeGreaterThan(2);
+  expect(during.size).toBeGreaterThanOrEqual(checkpoints);
   expect(cuts.length).toBeGreaterThan(60);
   cuts.forEach((cut, n) => {
+    if (n % oneIn !== 0 && !during.has(cut.done)) return;
     const [block, from] = written[n] ?? [0, new Uint8Array()];
     cut.medium.write(block, from);
     cut.medium.revive();
@@ -103,7 +98,31 @@ function cutEverywhere(acts: readonly Act[], roll: (n: number) => number): void 
 
 test('a cut at every single block write of a run: a prefix that has all that was synced', () => {
   const roll = dice(SEED);
-  cutEverywhere(script(330, roll), roll);
+  cutEverywhere(script(330, roll), roll, { checkpoints: 2 });
+});
+
+test('a cut at every write of a checkpoint of several segments', () => {
+  const roll = dice(SEED ^ 0xc4ec);
+  const key = (n: number): string => `${n} `.padEnd(180, 'k');
+  const acts = Array.from({ length: 700 }, (_, n) => ({
+    key: key(n < 120 ? n : roll(120)),
+    value: n > 120 && roll(5) === 0 ? null : `${n}`.padEnd(300 + roll(300), 'v'),
+    sync: n % 16 === 0,
+  }));
+  cutEverywhere(acts, roll, { blocks: 96, oneIn: 100, checkpoints: 2 });
+});
+
+test('a cut at every write of a run in which blocks go bad', () => {
+  const roll = dice(SEED ^ 0xbad);
+  let disk: Disk | null = null;
+  const bad = [9, 17, 30, 31];
+  const onAct = (n: number): void => {
+    if (n % 50 === 20) disk?.failBlock(bad[Math.floor(n / 50)] ?? 0, n === 70 ? 2 : Infinity);
+  };
+  cutEverywhere(script(330, roll), roll, {
+    ...{ blocks: 36, oneIn: 2, onAct },
+    disk: (device) => (disk = device),
+  });
 });
 
 test('a key that was removed stays so, however long its old value stands in a cold segment', () => {

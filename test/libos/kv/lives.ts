@@ -11,7 +11,7 @@ import { KvStatus } from '../../../libos/kv/protocol.ts';
 import type { Store } from '../../../libos/kv/store.ts';
 import { image, type Op } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
-import type { Medium } from '../../../machine/disk.ts';
+import type { Disk, Medium } from '../../../machine/disk.ts';
 import { PhysicalMachine } from '../../../machine/physical.ts';
 import { BLOCK_BYTES, SECTOR_BYTES } from '../../../machine/units.ts';
 import { bytes, text } from './rig.ts';
@@ -41,6 +41,7 @@ export class Perishable implements Medium {
   readonly blocks: number;
   readonly #contents: Map<number, Uint8Array>;
   writes = 0; // so far in this life
+  reads = 0; // so far
   latest = -1; // block written last
   dead = false;
   /** write at which power goes, from 1; Infinity: never */
@@ -58,6 +59,7 @@ export class Perishable implements Medium {
   }
 
   read(block: number, into: Uint8Array): void {
+    this.reads++;
     const bytes = this.#contents.get(block);
     if (bytes === undefined) into.fill(0);
     else into.set(bytes);
@@ -108,6 +110,12 @@ export interface Direct {
   readonly put: (key: string, value: string) => Op<number>;
 }
 export type Work = (direct: Direct) => Op<void>;
+export interface LifeConfig extends KvConfig {
+  readonly quota?: number;
+  readonly isOver?: () => boolean;
+  /** is told of the disk, before anything runs */
+  readonly disk?: (disk: Disk) => void;
+}
 
 class Life extends Kv {
   readonly #work: Work;
@@ -143,12 +151,8 @@ export interface Lived {
 }
 
 /** One life on the medium, until the work is done or the power goes. */
-export function live(
-  medium: Medium,
-  work: Work,
-  config: KvConfig & { readonly quota?: number; readonly isOver?: () => boolean } = {},
-): Lived {
-  const { quota = 110, isOver = () => false } = config;
+export function live(medium: Medium, work: Work, config: LifeConfig = {}): Lived {
+  const { quota = 110, isOver = () => false, disk = () => undefined } = config;
   let said = '';
   const machine = new PhysicalMachine({
     pages: 384,
@@ -158,6 +162,7 @@ export function live(
       said += text(out);
     },
   });
+  disk(machine.device);
   const tenant = { image: 0, quota, firstBlock: 0, blocks: medium.blocks - TABLE_BLOCKS };
   machine.boot(
     new Exokernel({ environments: 8, slices: 2, sliceCycles: 1_000_000, extents: 4 }, [tenant]),
@@ -166,21 +171,33 @@ export function live(
   return { said, ended: stop === 'halted' && !isOver() };
 }
 
-/** Everything that is in the store on this medium, by a life that only looks. */
-export function contents(medium: Medium, config: KvConfig = {}): Model | string {
-  const found = new Map<string, string>();
-  let troubles = '';
+/** What a life that only looks is told: on the console, and key by key. */
+export interface Looked {
+  readonly said: string;
+  readonly found: Model;
+  /** statuses of the keys that cannot be read */
+  readonly unread: ReadonlyMap<string, number>;
+}
+export function look(medium: Medium, config: LifeConfig = {}): Looked {
+  const [found, unread] = [new Map<string, string>(), new Map<string, number>()];
   const { said } = live(
     medium,
     function* ({ store }) {
       yield* store.scan(bytes(''), bytes(''), false, function* ({ status, key, value }) {
-        if (status !== KvStatus.ok) troubles += `${text(key)}: status ${status}\n`;
+        if (status !== KvStatus.ok) unread.set(text(key), status);
         else found.set(text(key), text(value));
         return yield* go();
       });
     },
     config,
   );
+  return { said, found, unread };
+}
+
+/** Everything that is in the store on this medium; or what is wrong with it. */
+export function contents(medium: Medium, config: LifeConfig = {}): Model | string {
+  const { said, found, unread } = look(medium, config);
+  const troubles = [...unread].map(([key, status]) => `${key}: status ${status}\n`).join('');
   return said + troubles === '' ? found : said + troubles;
 }
 function* go(): Op<boolean> {
@@ -208,3 +225,42 @@ export function doing(
 }
 
 export const diskOf = (blocks: number): Perishable => new Perishable(blocks + TABLE_BLOCKS);
+
+/** xorshift32: a stream of numbers from 0 to n - 1. */
+export function dice(seed: number): (n: number) => number {
+  let x = seed | 1;
+  return (n) => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (x >>> 0) % n;
+  };
+}
+
+/** Acts on few keys, so that there is much to clean. Each value says which act wrote it. */
+export function script(count: number, roll: (n: number) => number, from = 0): Act[] {
+  return Array.from({ length: count }, (_, n) => {
+    const key = `key ${roll(40)}`;
+    const value = roll(5) === 0 ? null : `${from + n}:`.padEnd(4 + roll(8) * roll(200), 'x');
+    return { key, value, sync: roll(4) === 0 };
+  });
+}
+
+/** The number of acts after which the model is what was found, between the two; -1: none. */
+export function prefix(
+  models: readonly Model[],
+  found: Model,
+  least: number,
+  most: number,
+): number {
+  for (let n = most; n >= least; n--) if (same(models[n] ?? new Map(), found)) return n;
+  return -1;
+}
+const same = (a: Model, b: Model): boolean =>
+  a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
+
+export function modelsOf(acts: readonly Act[], first: Model = new Map()): Model[] {
+  const models = [first];
+  for (const act of acts) models.push(after(models.at(-1) ?? first, act));
+  return models;
+}

@@ -59,7 +59,7 @@ function* pause({ sys, self }: Around, cycles: number): Op<void> {
 
 function run(progress: { rounds: number }, broker: Program): number {
   const { machine, said, kernel } = world({
-    store: { frames: FRAMES },
+    store: { frames: FRAMES, tenants: 1 },
     quota: 140,
     minimum: 90,
     clients: [client(reader(progress)), client(broker)],

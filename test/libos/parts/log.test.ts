@@ -1,7 +1,8 @@
 /** The log: what was synced is found again, in order; what was not is not made up. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Kind, Log, logWords, payloadMax, recordBytes } from '../../../libos/parts/log.ts';
+import { Log } from '../../../libos/parts/log.ts';
+import { Kind, logWords, payloadMax, recordBytes } from '../../../libos/parts/log-format.ts';
 import { countsOf } from '../../../libos/parts/transfers.ts';
 import { Perishable } from '../kv/lives.ts';
 import { type Bench, bench } from './bench.ts';
@@ -55,13 +56,17 @@ describe('log', () => {
             const { why, texts } = yield* read(log);
             expect(texts).toEqual(durable);
             if (why === 'fresh') expect(yield* log.begin(0)).toBe(true);
-            else expect(why).toBe('recovered');
+            else {
+              expect(why).toBe('recovered');
+              expect(yield* log.sync()).toBe(true);
+            }
             const all = [...durable];
             for (const { tag, text, sync } of life) {
               const payload = new TextEncoder().encode(text);
               if ((yield* log.append(Kind.own, tag, payload)) < 0) {
                 const free = yield* freeSegment(log);
                 if (free < 0) break;
+                expect(yield* log.finish()).toBe(true);
                 expect(yield* log.begin(free)).toBe(true);
                 durable = [...all];
                 expect(yield* log.append(Kind.own, tag, payload)).toBeGreaterThan(0);
@@ -104,6 +109,7 @@ describe('log', () => {
           medium.loses = () => false;
           log = make();
           expect((yield* read(log)).texts).toEqual([]);
+          expect(yield* log.sync()).toBe(true);
         }
         const bytes = yield* fill(3);
         expect(yield* log.sync()).toBe(true);
