@@ -21,7 +21,7 @@ import {
 } from './protocol.ts';
 
 const PAGE = 4096;
-const TRIES = 64; // greetings before a page is granted: others may always come in between
+const TRIES = 2_000; // greetings before a page is granted: others may always come in between
 
 /** The buffer: pages of ours, mapped one after another. */
 export interface KvBuffer {
@@ -41,6 +41,8 @@ export interface Value {
 }
 
 export interface Pair {
+  /** ok; or why the value of this key cannot be read, and is empty */
+  readonly status: number;
   readonly key: Uint8Array;
   readonly value: Uint8Array;
 }
@@ -85,23 +87,35 @@ export class KvClient {
     return this.#buffer.address + DATA_AT;
   }
 
-  /** Grants the buffer to the store. False: it refuses, or there is nobody. */
+  /** Grants the buffer to the store. False: it refuses, it is busy for long, or there is nobody. */
   *connect(): Op<boolean> {
     const { slot, pages } = this.#buffer;
     yield* this.close(); // an earlier session
-    for (const page of pages) {
-      const grant = { page, slot, rights: READ | WRITE, entry: this.#entry };
-      let answer: Answer<'pages'> | null = null;
-      for (let tries = 0; tries < TRIES && answer?.kernel !== Status.ok; tries++) {
-        // A page arrives only where a call is waited for, as it is after an answer.
-        const hello = yield* ask(this.#sys, this.#server, PROTOCOL.hello, {});
-        if (hello.kernel !== Status.ok) return false;
-        answer = yield* ask(this.#sys, this.#server, PROTOCOL.attach, {}, grant);
-        if (answer.kernel !== Status.ok && answer.kernel !== Status.notReady) return false;
+    let granted = 0;
+    for (let tries = 0; tries < TRIES; tries++) {
+      // A page arrives only where a call is waited for, as it is after an answer.
+      const hello = yield* ask(this.#sys, this.#server, PROTOCOL.hello, {});
+      if (hello.kernel !== Status.ok) return false;
+      if (hello.status === KvStatus.busy) {
+        yield* this.#sys.yieldTo(-1);
+        continue;
       }
-      if (answer?.status !== KvStatus.ok) return false;
+      const page = pages[granted] ?? 0;
+      const grant = { page, slot, rights: READ | WRITE, entry: this.#entry };
+      const answer = yield* ask(this.#sys, this.#server, PROTOCOL.attach, {}, grant);
+      if (answer.kernel === Status.notReady) continue;
+      if (answer.kernel !== Status.ok) return false;
+      if (answer.status === KvStatus.ok && answer.pages === granted + 1) {
+        granted++;
+        if (granted === pages.length) return true;
+        continue;
+      }
+      if (answer.status !== KvStatus.ok && answer.status !== KvStatus.busy) return false;
+      // It was made to forget us meanwhile: from the start.
+      yield* this.close();
+      granted = 0;
     }
-    return true;
+    return false;
   }
 
   /** The store forgets us, and could not reach our pages any more if it did not. */
@@ -147,7 +161,7 @@ export class KvClient {
   ): Op<number> {
     if (!isKey(key)) return KvStatus.badRequest;
     const flags = durable ? DURABLE : 0;
-    const send = function* (this: KvClient): Op<Answer<never>> {
+    const send = function* (this: KvClient): Op<Answer<string>> {
       if (value !== null) yield* this.#write(DATA_AT, value);
       const fields = { keyBytes: key.length, valueBytes, flags };
       return yield* ask(this.#sys, this.#server, PROTOCOL.put, fields);
@@ -238,7 +252,11 @@ function unpack(found: Uint8Array, count: number): Pair[] {
     const key = at + Entry.bytes;
     const end = key + keyBytes + valueBytes;
     if (end > found.length) break;
-    pairs.push({ key: found.slice(key, key + keyBytes), value: found.slice(key + keyBytes, end) });
+    pairs.push({
+      status: view.getUint32(at + Entry.status, true),
+      key: found.slice(key, key + keyBytes),
+      value: found.slice(key + keyBytes, end),
+    });
     at = Math.ceil(end / 4) * 4;
   }
   return pairs;

@@ -3,7 +3,8 @@
  * and a buffer of pages that the client owns and has granted to the store.
  *
  *     buffer:  0 key, or first key of a scan | 256 last key of a scan | 512 value, or what is found
- *     what a scan found, per key:  key bytes | value bytes | key | value, up to a multiple of 4
+ *     what a scan found, per key:  key bytes | value bytes | status | key | value, up to a
+ *     multiple of 4; a value that cannot be read is empty, and its status says why
  *
  * Neither side trusts the other: the store checks every number and copies before it looks; a client
  * can take its pages back at any time, also while it is being served.
@@ -19,7 +20,7 @@ export const LAST_AT = 256;
 export const DATA_AT = 512;
 
 /** Header of each key that a scan found; key and value follow, the next one at a multiple of 4. */
-export const Entry = { keyBytes: 0, valueBytes: 4, bytes: 8 } as const;
+export const Entry = { keyBytes: 0, valueBytes: 4, status: 8, bytes: 12 } as const;
 
 /** Statuses of replies. */
 export const KvStatus = {
@@ -43,7 +44,7 @@ export const DURABLE = 1; // answered when no power cut can undo it
 export const AFTER = 1; // the first key itself is not wanted
 
 export const PROTOCOL = {
-  /** Says hello, so that a page can be granted: the store waits for calls when it has answered. */
+  /** Asks for room for a page, so that it can be granted: busy, or the store waits for it. */
   hello: operation(1),
   /** The page that comes with it is the next one of the sender's buffer. */
   attach: operation(2, [], ['pages']),
@@ -52,10 +53,13 @@ export const PROTOCOL = {
   /** The value into the buffer; word 1: its bytes. */
   get: operation(4, ['keyBytes'], ['valueBytes']),
   /** The value that stands in the buffer is the key's from now on. */
-  put: operation(5, ['keyBytes', 'valueBytes', 'flags']),
+  put: operation(5, ['keyBytes', 'valueBytes', 'flags'], ['most', 'has']),
   remove: operation(6, ['keyBytes', 'flags']),
   /** Answered when everything that was answered before is durable. */
   sync: operation(7),
-  /** Keys from the first on up to and without the last (0 bytes: no end), as many as fit. */
+  /**
+   * Keys from the first on up to and without the last (0 bytes: no end), as many as fit. `more`: go
+   * on behind the last key given; see server.ts for what all answers together are.
+   */
   scan: operation(8, ['firstBytes', 'lastBytes', 'flags'], ['count', 'bytes', 'more']),
 } as const;

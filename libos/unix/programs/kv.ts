@@ -22,6 +22,8 @@ function why(status: number): string {
       return `value too long: at most ${VALUE_MAX} bytes, and half a segment of the store`;
     case KvStatus.full:
       return 'the store is full';
+    case KvStatus.quota:
+      return 'this tenant has used up its part of the store';
     case KvStatus.disk:
       return 'the disk failed';
     case KvStatus.corrupt:

@@ -23,6 +23,9 @@ import {
 } from './lives.ts';
 
 const SEED = fc.readConfigureGlobal().seed ?? 1;
+/** `npm run crashes` does 10,000, and looks at every cut. */
+const PUTS = Number(process.env['EXOSCOPE_PUTS'] ?? 2_000);
+const ALL = PUTS >= 10_000;
 
 interface Cutting {
   readonly blocks?: number;
@@ -109,7 +112,7 @@ test('a cut at every write of a checkpoint of several segments', () => {
     value: n > 120 && roll(5) === 0 ? null : `${n}`.padEnd(300 + roll(300), 'v'),
     sync: n % 16 === 0,
   }));
-  cutEverywhere(acts, roll, { blocks: 96, oneIn: 100, checkpoints: 2 });
+  cutEverywhere(acts, roll, { blocks: 96, oneIn: ALL ? 1 : 100, checkpoints: 2 });
 });
 
 test('a cut at every write of a run in which blocks go bad', () => {
@@ -120,7 +123,7 @@ test('a cut at every write of a run in which blocks go bad', () => {
     if (n % 50 === 20) disk?.failBlock(bad[Math.floor(n / 50)] ?? 0, n === 70 ? 2 : Infinity);
   };
   cutEverywhere(script(330, roll), roll, {
-    ...{ blocks: 36, oneIn: 2, onAct },
+    ...{ blocks: 36, oneIn: ALL ? 1 : 2, onAct },
     disk: (device) => (disk = device),
   });
 });
@@ -140,9 +143,6 @@ test('a key that was removed stays so, however long its old value stands in a co
   ];
   cutEverywhere(acts, roll);
 });
-
-/** `npm run crashes` does 10,000. */
-const PUTS = Number(process.env['EXOSCOPE_PUTS'] ?? 2_000);
 
 test(`one store, ${PUTS} puts, the power cut again and again`, () => {
   const roll = dice(SEED ^ 0x5eed);

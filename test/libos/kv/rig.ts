@@ -87,7 +87,7 @@ export function world(spec: WorldSpec): World {
   const medium = spec.medium ?? new RamMedium(blocks + TABLE_BLOCKS);
   const said = new Map<number, string>();
   const machine = new PhysicalMachine({
-    pages: 2048,
+    pages: Math.max(2048, quota + spec.clients.length * 80 + 512),
     images,
     medium,
     storm: spec.storm === true,
@@ -103,7 +103,12 @@ export function world(spec: WorldSpec): World {
     blocks: n === 0 ? blocks : 0,
     ...spec.tenant?.(n + 1),
   }));
-  const config = { environments: 32, slices: 8, sliceCycles: 100_000, extents: 8 };
+  const count = tenants.length;
+  const config = {
+    environments: Math.max(32, count + 8),
+    slices: Math.max(8, count),
+    ...{ sliceCycles: 100_000, extents: 8 },
+  };
   const kernel = new Exokernel(config, tenants);
   machine.boot(kernel);
   return { machine, kernel, medium, said };
