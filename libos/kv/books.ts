@@ -115,7 +115,10 @@ export class Books {
     return room(this.#segments - SPARE - 1 - gone, this.#usable);
   }
 
-  /** Bytes that the keys of one owner may have, if it is not alone. An eighth is for what is said of removed keys. */
+  /**
+   * Bytes that the keys of one owner may have, if it is not alone. An eighth of all is for what is
+   * said of removed keys.
+   */
   get quota(): number {
     const { shares } = this.#spec;
     if (shares === 1) return Infinity;

@@ -49,7 +49,7 @@ export class Cleaner {
 
   // ---- the segment being filled -----------------------------------------------------------------
 
-  /** True: everything appended is durable, here or, if the disk does not write it here, elsewhere. */
+  /** True: everything appended is durable: here or, if the disk does not write it, elsewhere. */
   *persist(): Op<boolean> {
     const { log, books } = this.#rooms;
     if (yield* log.sync()) return true;
