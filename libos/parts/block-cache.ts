@@ -38,8 +38,8 @@ export interface CacheSpec extends DiskPlace {
   readonly shadow?: number;
 }
 
-/** Blocks found here, read, read again although they were here once, and sent away: its words. */
-const Count = { hits: 0, misses: 1, refaults: 2, evictions: 3, words: 4 } as const;
+/** Blocks found here, read, read again although they were here once, sent away; frames it has. */
+const Count = { hits: 0, misses: 1, refaults: 2, evictions: 3, frames: 4, words: 5 } as const;
 export interface CacheCounts {
   readonly hits: number;
   readonly misses: number;
@@ -83,6 +83,12 @@ export class BlockCache {
   *setPage(n: number, page: number): Op<void> {
     yield* this.#port.store(this.#word(n, Frame.page), page);
     yield* this.#putFree(n);
+    yield* this.#add(Count.frames);
+  }
+
+  /** Frames that it has: those that were given and not taken away. */
+  *frames(): Op<number> {
+    return yield* this.#port.load(this.#counts + Count.frames * 4);
   }
 
   /**
@@ -99,6 +105,7 @@ export class BlockCache {
       const page = yield* this.#port.load(this.#word(frame, Frame.page));
       if (may(page) && (free || (yield* this.#vacate(frame, true)))) {
         yield* this.#port.store(this.#word(frame, Frame.page), NO_PAGE);
+        yield* this.#add(Count.frames, -1);
         for (const back of rejected) if (yield* this.#isEmpty(back)) yield* this.#putFree(back);
         return { frame, page };
       }
@@ -123,6 +130,7 @@ export class BlockCache {
         yield* this.#vacate(frame, false);
       }
       yield* this.#port.store(this.#word(frame, Frame.page), NO_PAGE);
+      yield* this.#add(Count.frames, -1);
       lost.push(frame);
     }
     return lost;
@@ -287,9 +295,9 @@ export class BlockCache {
     return (this.#spec.shadow ?? 0) + block * 4;
   }
 
-  *#add(count: number): Op<number> {
+  *#add(count: number, by = 1): Op<number> {
     const at = this.#counts + count * 4;
-    const value = (yield* this.#port.load(at)) + 1;
+    const value = (yield* this.#port.load(at)) + by;
     yield* this.#port.store(at, value);
     return value;
   }

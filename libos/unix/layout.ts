@@ -6,6 +6,7 @@
  *            1        stack page: upcall frames
  *            2        exposed information    3-18  exposed environment table
  *           24        u-area: what is the process's own
+ *           25        accounts, exposed, in the first environment alone
  *           32-49     shared pages 0-17
  *           64-191    exposed page table, in the first environment alone
  *          192-255    shared pages 18-81
@@ -28,6 +29,7 @@ export const BATCH = STACK * 4096 + 512;
 export const INFO = Start.infoPage;
 export const ENVS = Start.envPages;
 export const UAREA = 24;
+export const ACCOUNTS = 25;
 export const CONTROL = 32;
 export const PROCESSES = 33;
 export const COUNTS = 34; // a byte per physical page: how many mappings the libOS made of it
@@ -102,6 +104,13 @@ export const Control = {
   movers: 977, // PIPES words: process that moves bytes in or out, 0 if nobody
   swapOut: 1009, // pages written so far
   swapIn: 1010, // pages read so far
+  accountRow: 1011, // address in the first environment
+  asked: 1012, // pages are asked back: how far that is, as revocation.ts says
+  shrink: 1013, // frames that the file server is to part with; -1: it has
+  shrinkFirst: 1014, // of which range
+  shrinkPages: 1015,
+  patience: 1016, // turns that it still has for that
+  lastEvicted: 1017, // process whose pages went last
 } as const;
 
 export const WINDOW_SETS = 32;

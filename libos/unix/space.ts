@@ -60,7 +60,7 @@ const STORE_FAULT = 15;
  * Heap pages come from the swap area's owners when no more than this are left: processes, tables
  * and swap maps are made of the rest. A fork takes seven pages and three for each 2 MB.
  */
-const RESERVE = 32;
+export const RESERVE = 32;
 
 const user = (word: number): number => at(UAREA) + word * 4;
 
@@ -320,6 +320,11 @@ export class Space {
   *place(page: number, physical: number): Op<boolean> {
     if (!(yield* this.#ensureLeaf(Math.floor(page / ENTRIES)))) return false;
     return yield* this.#map(page, physical, RW);
+  }
+
+  /** Takes a page out that was placed. */
+  displace(page: number): Op<void> {
+    return this.#unmap(page);
   }
 
   // ---- the heap ---------------------------------------------------------------------------------

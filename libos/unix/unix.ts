@@ -56,6 +56,7 @@ import {
 } from './layout.ts';
 import { Errno, type Process, type Program, Signal, STDERR } from './process.ts';
 import { Shared, SLEEP_MAX } from './shared.ts';
+import { Revocation } from './revocation.ts';
 import { Space } from './space.ts';
 import {
   Exited,
@@ -94,6 +95,7 @@ export class Unix extends LibOS {
   readonly #store: StoreSpec | null;
   readonly #shared: Shared;
   readonly #space: Space;
+  readonly #revocation: Revocation;
 
   constructor(port: UserPort, programs: readonly Program[], store: StoreSpec | null) {
     super(port);
@@ -101,6 +103,7 @@ export class Unix extends LibOS {
     this.#programs = programs;
     this.#shared = new Shared(this.sys);
     this.#space = new Space(this.sys, this.#shared);
+    this.#revocation = new Revocation(this.sys, this.#shared, this.#space);
   }
 
   override entries(): readonly Entry[] {
@@ -115,6 +118,11 @@ export class Unix extends LibOS {
     if (yield* this.#space.fault(cause, address)) return true;
     yield* this.#lastWords(cause, address);
     return false;
+  }
+
+  /** It may come at any moment: what is to be done is done between two processes. */
+  override *onRevoke(): Op<void> {
+    yield* this.#revocation.heard();
   }
 
   /** What is said of a process that its own fault kills, on its standard error. */
@@ -224,6 +232,8 @@ export class Unix extends LibOS {
     if (port.write(at(FREE), list, 0, list.length) === undefined) yield* port.fault();
     yield* set(Control.free, pages.length);
     yield* this.catchFaults();
+    yield* this.#revocation.found(self, leaf);
+    yield* this.catchRevocation();
   }
 
   /** Allocates `quota` pages that the exposed table shows free, a table page read at a time. */
@@ -282,6 +292,11 @@ export class Unix extends LibOS {
     for (;;) {
       const seen = yield* shared.env(envIndex(this.self), Env.events);
       yield* terminal.feed();
+      const asked = yield* shared.control(Control.asked);
+      // Whoever holds the lock runs in our slices only: we must not wait for it.
+      if (asked !== 0 && (yield* shared.control(Control.lock)) === 0) {
+        yield* this.#revocation.comply();
+      }
       const store = yield* shared.control(Control.store);
       let ran = store !== 0 && (yield* shared.stateOf(store)) === EnvState.ready;
       if (ran) ran = (yield* this.sys.yieldTo(store)).status === Status.ok;
@@ -295,8 +310,7 @@ export class Unix extends LibOS {
         const env = yield* shared.row(pid, Row.env);
         const is = yield* shared.stateOf(env);
         if (is === EnvState.zombie) {
-          // Whoever holds the lock runs in our slices only: we must not wait for it.
-          if ((yield* shared.control(Control.lock)) !== 0) continue;
+          if ((yield* shared.control(Control.lock)) !== 0) continue; // as above
           yield* this.#cleanUp(pid, state === RowState.running);
         } else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
           if (yield* this.#isHeld(pid, env)) continue;

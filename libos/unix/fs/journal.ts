@@ -19,6 +19,7 @@ import { BLOCK, Log, LOG_MAGIC } from './format.ts';
 
 const FORCED = DISK_WRITE | DISK_FORCE;
 const OPERATION = 24; // blocks that one operation may change, the bitmap's left out
+const SPARE = 16; // frames besides
 const Word = { count: 0, sequence: 1, unfinished: 2, blocks: 3 } as const;
 
 export interface JournalSpec {
@@ -26,7 +27,6 @@ export interface JournalSpec {
   readonly first: number;
   readonly blocks: number;
   readonly bitmap: number; // blocks
-  readonly frames: number; // of the cache: half of them may be held
   /** zero-filled memory, journalBytes(blocks) bytes */
   readonly memory: number;
 }
@@ -36,17 +36,26 @@ export class Journal {
   readonly #port: UserPort;
   readonly #cache: BlockCache;
   readonly #spec: JournalSpec;
-  readonly #capacity: number;
 
   constructor(port: UserPort, cache: BlockCache, spec: JournalSpec) {
     this.#port = port;
     this.#cache = cache;
     this.#spec = spec;
-    this.#capacity = Math.min(spec.blocks - 1, Math.floor(spec.frames / 2));
   }
 
   #at(word: number): number {
     return this.#spec.memory + word * 4;
+  }
+
+  /** Blocks that may be held: half of the frames that the cache has now. */
+  *#capacity(): Op<number> {
+    return Math.min(this.#spec.blocks - 1, Math.floor((yield* this.#cache.frames()) / 2));
+  }
+
+  /** Frames that the cache must keep: what is held now, and an operation. */
+  *framesLeast(): Op<number> {
+    const held = yield* this.#port.load(this.#at(Word.count));
+    return 2 * Math.max(held, OPERATION + this.#spec.bitmap) + SPARE;
   }
 
   /** The block at `address` was changed by the operation under way. */
@@ -54,7 +63,8 @@ export class Journal {
     const block = yield* this.#cache.hold(address);
     if (block < 0) return;
     const count = yield* this.#port.load(this.#at(Word.count));
-    if (count === this.#capacity) throw new Error('journal: an operation changed too much');
+    if (count >= (yield* this.#capacity()))
+      throw new Error('journal: an operation changed too much');
     yield* this.#port.store(this.#at(Word.blocks + count), block);
     yield* this.#port.store(this.#at(Word.count), count + 1);
   }
@@ -62,7 +72,7 @@ export class Journal {
   /** Whether one more operation might not fit. */
   *isFull(): Op<boolean> {
     const count = yield* this.#port.load(this.#at(Word.count));
-    return count > this.#capacity - OPERATION - this.#spec.bitmap;
+    return count > (yield* this.#capacity()) - OPERATION - this.#spec.bitmap;
   }
 
   /** Makes everything so far durable. False: the disk would not, and nothing of it counts. */

@@ -21,6 +21,7 @@ export const FsOp = {
   reap: 15, // somebody has closed a file without a name
   size: 16, // (inode) -> bytes
   space: 17, // () -> blocks, of them free, inodes | free inodes
+  shrink: 18, // from the scheduler: frames are to be parted with
 } as const;
 
 /** How to unlink. */

@@ -52,6 +52,7 @@ const DEPTH_MAX = 256; // directories between a directory and the root
 type Reply = readonly [number, number?, number?, number?];
 
 interface Mounted {
+  readonly frames: number; // virtual page of the first
   readonly volume: Volume;
   readonly files: Files;
   readonly directories: Directories;
@@ -88,7 +89,25 @@ export class FileServer {
       if (message.status !== Status.ok) message = yield* this.#sys.ipcReplyWait(-1, []);
       client = message.from;
       reply = message.granted >= 0 ? [message.granted] : yield* this.#answer(message.words);
+      if ((yield* this.#shared.control(Control.shrink)) > 0) yield* this.#shrink();
     }
+  }
+
+  /** Parts with frames that the scheduler asks for, those that the cache needs least. */
+  *#shrink(): Op<void> {
+    const shared = this.#shared;
+    const { frames, volume } = this.#m;
+    const first = yield* shared.control(Control.shrinkFirst);
+    const pages = yield* shared.control(Control.shrinkPages);
+    const least = yield* volume.journal.framesLeast();
+    for (let left = yield* shared.control(Control.shrink); left > 0; left--) {
+      if ((yield* volume.cache.frames()) <= least) break;
+      const given = yield* volume.cache.release((page) => page >= first && page < first + pages);
+      if (given === null) break;
+      yield* this.#space.displace(frames + given.frame);
+      yield* shared.drop(given.page);
+    }
+    yield* shared.setControl(Control.shrink, -1);
   }
 
   *#mount(self: number, extent: number, blocks: number, frames: number): Op<void> {
@@ -123,7 +142,12 @@ export class FileServer {
     const volume = new Volume(port, cache, spec, memory);
     if (!(yield* volume.mount())) throw new Error('file server: no file system on the extent');
     const files = new Files(volume);
-    this.#mounted = { volume, files, directories: new Directories(volume, files) };
+    this.#mounted = {
+      frames: data / PAGE,
+      volume,
+      files,
+      directories: new Directories(volume, files),
+    };
     yield* this.#reap(); // what was open when the power went is nobody's
   }
 
@@ -191,6 +215,8 @@ export class FileServer {
       case FsOp.sync:
         yield* this.#reap();
         return [(yield* volume.commit()) ? 0 : Errno.EIO];
+      case FsOp.shrink:
+        return [0]; // seen to after every operation
       case FsOp.space: {
         const space = yield* volume.space();
         return space === null ? [Errno.EIO] : [0, volume.blocks, space.blocks, space.inodes];

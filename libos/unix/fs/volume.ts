@@ -56,8 +56,7 @@ export class Volume {
     this.#own = memory;
     const log = memory + Own.words * 4;
     this.#frozen = log + journalBytes(journalBlocks);
-    const { frames } = spec;
-    const of = { first: journal, blocks: journalBlocks, bitmap, frames, memory: log };
+    const of = { first: journal, blocks: journalBlocks, bitmap, memory: log };
     this.journal = new Journal(port, cache, of);
   }
 
