@@ -1,18 +1,19 @@
 /**
- * The list of `npm run mistakes` is held to the source: each text is there, once, and the test that
+ * The lists of `npm run mistakes` are held to the source: each text is there, once, and the test that
  * is to catch the mistake has a file. That it does catch it is what the command tries.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
+import { BREACHES } from '../check/mistakes/hypervisor.ts';
 import { INEXPRESSIBLE, type Mistake, MISTAKES } from '../check/mistakes/list.ts';
 import { spoilt } from '../check/mistakes/main.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 
 describe('mistakes', () => {
-  test.each(MISTAKES)('$number: $title', (mistake) => {
+  test.each([...MISTAKES, ...BREACHES])('$number: $title', (mistake) => {
     const source = readFileSync(join(ROOT, mistake.file), 'utf8');
     const text = spoilt(source, mistake);
     expect(text).not.toBe(source);

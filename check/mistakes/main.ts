@@ -1,5 +1,5 @@
 /**
- * `npm run mistakes`: makes each mistake of the list in a copy of the tree, and runs the test that
+ * `npm run mistakes`: makes each mistake of the lists in a copy of the tree, and runs the test that
  * is to catch it. Exit status 0: every mistake is caught; 1: one is not, or its text is not there.
  */
 import { spawnSync } from 'node:child_process';
@@ -16,11 +16,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 
+import { BREACHES } from './hypervisor.ts';
 import { INEXPRESSIBLE, type Mistake, MISTAKES } from './list.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** What tests need of the tree, beside node_modules. */
-const FOLDERS = ['check', 'kernel', 'lab', 'libos', 'machine', 'test'];
+const FOLDERS = ['bench', 'check', 'examples', 'kernel', 'lab', 'libos', 'machine', 'test'];
 const FILES = ['package.json', 'tsconfig.json', 'vitest.config.ts'];
 const PATIENCE = 180_000; // ms, for one run of tests
 
@@ -109,7 +110,9 @@ function tryOut(mistake: Mistake): { readonly failed: readonly string[]; readonl
 
 function main(only: string | undefined): number {
   const print = (text: string): boolean => process.stdout.write(`${text}\n`);
-  const chosen = MISTAKES.filter(({ number }) => only === undefined || number === only);
+  const chosen = [...MISTAKES, ...BREACHES].filter(
+    ({ number }) => only === undefined || number === only,
+  );
   if (chosen.length === 0) {
     process.stderr.write(`mistakes: there is no mistake ${only}\n`);
     return 2;
@@ -118,29 +121,31 @@ function main(only: string | undefined): number {
   for (const text of wrong) print(text);
   let caught = 0;
   for (const mistake of chosen) {
-    print(`${mistake.number.padEnd(4)}${mistake.title}\n    in ${mistake.file}`);
+    print(`${mistake.number.padEnd(8)}${mistake.title}\n        in ${mistake.file}`);
     const { failed, why } = tryOut(mistake);
     const [first] = failed;
     if (first !== undefined) caught++;
     const more = failed.length > 1 ? `, and ${failed.length - 1} more` : '';
     const [file] = mistake.test;
     print(
-      first === undefined ? `    NOT CAUGHT: ${why}` : `    caught by ${file}: ${first}${more}`,
+      first === undefined
+        ? `        NOT CAUGHT: ${why}`
+        : `        caught by ${file}: ${first}${more}`,
     );
   }
   print(`\n${chosen.length} mistakes, ${caught} caught`);
   if (only === undefined) {
     print('\nnot to be made here:');
     for (const { number, title, why } of INEXPRESSIBLE)
-      print(`${number.padEnd(4)}${title}: ${why}`);
+      print(`${number.padEnd(8)}${title}: ${why}`);
   }
   return caught === chosen.length && wrong.length === 0 ? 0 : 1;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   new Command('mistakes')
-    .description('Makes mistakes that students really made, one at a time; tests must catch them.')
-    .option('--only <number>', 'one of the list, such as 4a')
+    .description('Makes mistakes of two lists, one at a time; tests must catch them.')
+    .option('--only <number>', 'one of the lists, such as 4a or HYP-02')
     .action(({ only }: { only?: string }) => {
       process.exitCode = main(only);
     })
