@@ -259,7 +259,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   }
 
   fence(asid?: number, vpn?: number): void {
-    this.hart.fence(0, asid ?? null, vpn ?? null);
+    this.hart.fence(0, asid === undefined ? null : asid & 0xffff, vpn ?? null);
   }
 
   setTimer(at: Tick): void {

@@ -300,8 +300,12 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#paging.setAddressSpace(root, (space?.asid ?? 0) & 0xffff);
   }
 
+  /** The registers have 16 bits of ASID and 27 of page number: more is ignored. */
   fence(asid?: number, vpn?: number): void {
-    this.#paging.fence(asid ?? null, vpn ?? null);
+    this.#paging.fence(
+      asid === undefined ? null : asid & 0xffff,
+      vpn === undefined ? null : vpn & 0x7ffffff,
+    );
   }
 
   /** vstimecmp. */

@@ -15,6 +15,7 @@ import { program, RW, Script } from './script.ts';
 const FRAMES = 6; // pages that the supervisor shuffles
 const FIRST_VPN = 4;
 const VPNS = 4; // virtual pages that it maps them at
+const SELF = FIRST_VPN + VPNS; // where it maps a table now and then
 const UNTOUCHED = 60; // a page that nobody has written to
 const GIANT = 512; // first virtual page of a superpage over guest memory from 0
 
@@ -56,8 +57,13 @@ const act = fc.oneof(
   }),
   fc.record({ do: fc.constant('list' as const), space, first: frame, flags }),
   fc.record({ do: fc.constant('table' as const), space, frame }),
+  fc.record({ do: fc.constant('self' as const), space, vpn, frame, fence, look: fc.boolean() }),
   fc.record({ do: fc.constant('giant' as const), space, there: fc.boolean() }),
-  fc.record({ do: fc.constant('entries' as const), space }),
+  fc.record({
+    do: fc.constant('entries' as const),
+    space,
+    of: fc.constantFrom('leaf' as const, 'middle' as const, 'root' as const),
+  }),
   fc.record({ do: fc.constant('loadUser' as const), space, vpn, word }),
   fc.record({ do: fc.constant('storeUser' as const), space, vpn, word, value }),
   fc.record({ do: fc.constant('readUser' as const), space, vpn, bytes: fc.nat(3 * PAGE_BYTES) }),
@@ -144,6 +150,12 @@ class Subject {
     return this.frames[n % FRAMES] ?? 0;
   }
 
+  #fence(s: Script, { space, vpn, fence }: { space: number; vpn: number; fence: string }): void {
+    if (fence === 'page') s.machine.fence(space, vpn);
+    else if (fence === 'space') s.machine.fence(space);
+    else s.machine.fence();
+  }
+
   #giant(s: Script, space: number, there: boolean): void {
     const value = there ? pte(0, PTE_V | PTE_R | PTE_U) : 0;
     s.machine.writePtes([{ table: s.spaceOf(space).middle, index: 1, value }]);
@@ -174,10 +186,7 @@ class Subject {
         const { leaf } = of(act.space);
         if (act.plain) m.store(leaf * PAGE_BYTES + act.vpn * 8, entry | 0);
         else m.writePtes([{ table: leaf, index: act.vpn, value: entry }]);
-        if (act.fence === 'page') m.fence(act.space, act.vpn);
-        else if (act.fence === 'space') m.fence(act.space);
-        else m.fence();
-        return;
+        return this.#fence(s, act);
       }
       case 'list': {
         const { leaf } = of(act.space);
@@ -208,10 +217,28 @@ class Subject {
         m.zeroPage(spare);
         return;
       }
+      case 'self': {
+        // A table that its own space maps writable: an entry is stored to as user memory.
+        const { leaf } = of(act.space);
+        const entry = SELF * PAGE_BYTES + act.vpn * 8;
+        s.map(act.space, SELF, RW, leaf);
+        m.fence(act.space);
+        within(act.space, () => {
+          s.note(m.loadUser(act.vpn * PAGE_BYTES) ?? -1);
+          if (act.look) s.note(m.loadUser(entry) ?? -1);
+          s.note(+m.storeUser(entry, pte(this.frame(act.frame), RW)));
+          this.#fence(s, act);
+          s.note(m.loadUser(act.vpn * PAGE_BYTES) ?? -1);
+        });
+        return s.unmap(act.space, SELF);
+      }
       case 'giant':
         return this.#giant(s, act.space, act.there);
-      case 'entries':
-        return s.note(...[...m.readPtes(of(act.space).leaf, FIRST_VPN, VPNS)].map((e) => e | 0));
+      case 'entries': {
+        const first = act.of === 'leaf' ? FIRST_VPN : 0;
+        const entries = m.readPtes(of(act.space)[act.of], first, VPNS);
+        return s.note(...[...entries].map((entry) => entry | 0));
+      }
       case 'loadUser':
         return within(act.space, () => {
           s.note(m.loadUser(act.vpn * PAGE_BYTES + act.word) ?? -1);
