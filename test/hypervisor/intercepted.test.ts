@@ -12,6 +12,7 @@ import { PhysicalMachine } from '../../machine/physical.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { Cause, type Machine } from '../../kernel/supervisor.ts';
 import { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import type { Translation } from '../../kernel/hypervisor/life.ts';
 import { Page, PageKind, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { LONG } from '../tiers.ts';
 import { busyGuest } from '../machine/rigs.ts';
@@ -109,7 +110,10 @@ const asks = fc.array(
 );
 
 /** Runs one who asks, beside one who works; what is not the asker's, when all is over. */
-function play(list: readonly (readonly [keyof Machine, readonly number[]])[], shadow: boolean) {
+function play(
+  list: readonly (readonly [keyof Machine, readonly number[]])[],
+  translation: Translation,
+) {
   const asker = new Script({
     trap: (s, { cause }) => {
       if (cause !== Cause.environmentCall) return false;
@@ -121,7 +125,6 @@ function play(list: readonly (readonly [keyof Machine, readonly number[]])[], sh
   const body = program(function* (port) {
     yield* port.call(0);
   });
-  const translation = shadow ? ('shadow' as const) : ('nested' as const);
   const guest = {
     supervisor: asker,
     images: [body],
@@ -174,16 +177,13 @@ function play(list: readonly (readonly [keyof Machine, readonly number[]])[], sh
 }
 
 describe('whatever a guest asks of its machine stays in it', () => {
-  test.each([
-    ['nested', false],
-    ['shadow', true],
-  ])('%s', (_name, shadow) => {
-    const alone = play([], shadow);
+  test.each(['nested', 'shadow', 'paravirt'] as const)('%s', (translation) => {
+    const alone = play([], translation);
     expect(alone.states).toEqual([VmState.waiting, VmState.waiting]);
     expect(alone.neighbour.size).toBeGreaterThan(3);
     fc.assert(
       fc.property(asks, (list) => {
-        const after = play(list, shadow);
+        const after = play(list, translation);
         expect([VmState.waiting, VmState.stopped, VmState.ready]).toContain(after.states[0]);
         expect(after.states[1]).toBe(VmState.waiting);
         expect(after.violations).toEqual([]);

@@ -13,7 +13,7 @@ import type { Translation } from '../../kernel/hypervisor/life.ts';
 import { PageKind, Page, Vm } from '../../kernel/hypervisor/state.ts';
 import { LONG } from '../tiers.ts';
 import { busyGuest, hostPage, type Setup } from '../machine/rigs.ts';
-import { seen, steps } from '../machine/subject.ts';
+import { paravirtual, seen, steps } from '../machine/subject.ts';
 
 const HOST_PAGES = 2048;
 const GUEST_PAGES = 128;
@@ -87,10 +87,11 @@ const past = fc.array(fc.record({ pages: fc.integer({ min: 20, max: 90 }), stays
 });
 
 describe('a guest sees the same on whichever host pages', () => {
-  test.each(['nested', 'shadow'] as const)('%s', (translation) => {
+  test.each(['nested', 'shadow', 'paravirt'] as const)('%s', (translation) => {
+    const kind = translation === 'paravirt' ? steps.map(paravirtual) : steps;
     let moved = 0;
     fc.assert(
-      fc.property(steps, past, past, fc.integer(), (list, one, other, stain) => {
+      fc.property(kind, past, past, fc.integer(), (list, one, other, stain) => {
         const [here, there] = [new Set<number>(), new Set<number>()];
         const first = seen(bootOn(one, stain, translation, here), list);
         expect(seen(bootOn(other, stain + 1, translation, there), list)).toEqual(first);

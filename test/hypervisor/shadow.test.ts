@@ -345,7 +345,19 @@ describe('shadow tables', () => {
         },
         trap: (s, { cause }) => {
           if (cause === Cause.environmentCall) {
-            s.machine.zeroPage(60 + s.machine.contexts.argument(1, 0));
+            const round = s.machine.contexts.argument(1, 0);
+            s.machine.zeroPage(60 + round);
+            // A device writes memory too: what page 50 was goes out, and comes back elsewhere.
+            const { disk } = s.machine;
+            disk.submit({ tag: 2 * round, write: true, block: round, pages: [50] });
+            if (round > 0) {
+              disk.submit({
+                tag: 2 * round + 1,
+                write: false,
+                block: round - 1,
+                pages: [70 + round],
+              });
+            }
             s.machine.contexts.setResult(1, 0);
           }
           return cause === Cause.environmentCall;
@@ -355,7 +367,7 @@ describe('shadow tables', () => {
         for (let round = 0; round < 3; round++) {
           for (let n = 0; n < 6; n++) {
             const va = (4 + n) * PAGE_BYTES;
-            if ((n + round) % 2 === 0) yield* port.store(va, round);
+            if ((n + round) % 2 === 0) yield* port.store(va, round + 1);
             else yield* port.load(va);
           }
           yield* port.call(round);
@@ -389,6 +401,8 @@ describe('shadow tables', () => {
         w.machine.run(w.machine.now() + 1200);
         look();
       }
+      w.machine.run(); // until the disk is through
+      look();
       expect(w.state(0)).toBe(VmState.waiting);
       expect(rounds).toBeGreaterThan(3);
       expect(named).toBeLessThan((rounds * PAGES) / 2); // and it does not name everything

@@ -41,6 +41,8 @@ export interface Maker {
   /** handlers are rolled back and told again */
   readonly restarts: boolean;
   readonly virtual: boolean;
+  /** its supervisor may not do everything to its tables: page-types.ts */
+  readonly paravirtual?: boolean;
   readonly make: (setup: Setup) => Rig;
 }
 
@@ -112,6 +114,7 @@ export function virtualMaker(
     storm: modes.storm === true,
     restarts: modes.restarts === true,
     virtual: true,
+    paravirtual: modes.translation === 'paravirt',
     make: ({ supervisor, images, seed }) => {
       const bytes: number[] = [];
       const physical = new PhysicalMachine({

@@ -91,6 +91,18 @@ export const steps: fc.Arbitrary<Step[]> = fc.array(
   { minLength: 4, maxLength: 24 },
 );
 
+/**
+ * The same without what a paravirtual machine refuses (kernel/hypervisor/page-types.ts): superpages,
+ * entries that hardware would not follow, and tables that their own guest maps writable.
+ */
+export const paravirtual = (list: readonly Step[]): Step[] =>
+  list
+    .filter(({ act }) => act.do !== 'giant' && act.do !== 'self' && !('flags' in act && isOdd(act)))
+    .map(({ act, touches }) => ({ act, touches: touches.filter(({ do: is }) => is !== 'giant') }));
+
+const isOdd = ({ flags }: { readonly flags: number }): boolean =>
+  (flags & PTE_V) !== 0 && ((flags & (PTE_R | PTE_X)) === 0 || (flags & (PTE_R | PTE_W)) === PTE_W);
+
 /** The page numbers that a script has taken at boot: the same on every machine. */
 interface Layout {
   readonly frames: readonly number[];
