@@ -15,8 +15,9 @@ export const VICTIM = 1; // tenant, and account
 export const SECRET = 4711;
 /** Virtual page at which both put what they map. */
 export const HERE = Start.freePages;
-/** Cycle at which the victim has its secret, and the one at which it looks after it. */
+/** Cycles: the victim has its secret; has it on a page more; looks whether it is harmed. */
 export const READY = 1_000_000;
+export const MOVE = 3_000_000;
 export const LATER = 6_000_000;
 
 export abstract class Hostile extends LibOS {

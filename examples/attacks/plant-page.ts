@@ -9,7 +9,8 @@ class PlantPage extends Hostile {
     const { status } = yield* this.sys.pageUnmap(table, HERE, 1, 0);
     if (status !== Status.ok) return null;
     const page = yield* this.free.take(0);
-    yield* this.sys.pageMap(table, HERE, page, 0, 0, RW, 0);
+    const planted = yield* this.sys.pageMap(table, HERE, page, 0, 0, RW, 0);
+    if (planted.status === Status.ok) return "its page stands where the victim's secret was";
     return "the victim's mapping is gone";
   }
 }

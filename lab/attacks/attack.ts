@@ -4,6 +4,9 @@ import { UsageError } from '../tree.ts';
 import type { Attack } from './list.ts';
 import type { AttackAnswer, Attacked, AttackOrder } from './worker.ts';
 
+/** What the victim prints if it sees no harm. */
+export const UNHARMED = 'unharmed\n';
+
 /** @param off a check that is switched off, `file.ts:line` or `file.ts:function` */
 export async function runAttacks(
   names: readonly string[],
@@ -50,8 +53,8 @@ function verdict(
   { name, attacker, victim, check, refusal, won }: Attacked,
   off: string | null,
 ): string {
-  const said = [`${attacker}victim: ${victim === '' ? 'silent for ever' : victim}`];
-  if (!won) said.push(refusal);
+  const said = [`${attacker}${tellVictim(victim, won)}`];
+  if (refusal !== '' && !won) said.push(refusal);
   if (check !== null) {
     const { file, line, within, text, without } = check;
     said.push(
@@ -63,6 +66,12 @@ function verdict(
     );
   } else if (off === null) said.push('no single check of the kernel stops it');
   return indented(said.map((part) => part.trimEnd()).join('\n'));
+}
+
+/** What became of the victim: of a secret that was read it knows nothing. */
+export function tellVictim(victim: string, won: boolean): string {
+  if (victim === '') return 'victim: silent for ever';
+  return `victim: ${won && victim === UNHARMED ? 'it notices nothing' : victim}`;
 }
 
 const indented = (text: string): string => text.trimEnd().replace(/^(?=.)/gm, '    ');

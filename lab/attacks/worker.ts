@@ -1,7 +1,7 @@
 /**
- * Runs attacks in a thread of its own, on a kernel whose every refusal stands behind a switch, by
- * the same transform that check/mutants uses: so it can be said which check stopped an attack, and
- * what comes of the attack without that check.
+ * Runs attacks in a thread of its own, on a kernel whose every refusal and every fence of the TLB
+ * stands behind a switch, by the same transform that check/mutants uses: so it can be said which
+ * check stopped an attack, and what comes of the attack without that check.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { register } from 'node:module';
@@ -10,11 +10,12 @@ import ts from 'typescript';
 import { instrument, type Site, SWITCHES } from '../../check/mutants/sites.ts';
 import type { TraceEvent } from '../../machine/trace.ts';
 import type { RunSpec } from '../author/run.ts';
+import { tellVictim, UNHARMED } from './attack.ts';
 import { fileOf } from './list.ts';
 
 export interface AttackOrder {
   readonly names: readonly string[];
-  /** `capabilities.ts:57` or `capabilities.ts:check`: refusals that are switched off */
+  /** `capabilities.ts:57` or `capabilities.ts:check`: checks that are switched off */
   readonly off: string | null;
 }
 
@@ -83,21 +84,31 @@ function instrumentKernel(): Site[] {
 }
 
 const nameOf = ({ file, line }: Site): string => `${file.split('/').at(-1)}:${line}`;
+/** What stands between an attack and its victim: a refusal, or what makes a broken binding known. */
+const isCheck = ({ kind, text }: Site): boolean => kind === 'refusal' || isFence(text);
+const isFence = (text: string): boolean =>
+  /^(fenceAll|state\.machine\.fence|machine\.fence)\(/.test(text);
 const functionOf = ({ file, within }: Site): string => `${file.split('/').at(-1)}:${within}`;
 
 async function attack({ names, off }: AttackOrder): Promise<AttackAnswer> {
   const sites = instrumentKernel();
-  const refusals = sites.filter(({ kind }) => kind === 'refusal');
-  const chosen = refusals.filter((site) => nameOf(site) === off || functionOf(site) === off);
+  const checks = sites.filter(isCheck);
+  const chosen = checks.filter((site) => nameOf(site) === off || functionOf(site) === off);
   if (off !== null && chosen.length === 0) {
-    return { unknown: [...new Set(refusals.map(functionOf))].sort() };
+    return { unknown: [...new Set(checks.map(functionOf))].sort() };
   }
-  const isRefusal = new Set(refusals.map(({ number }) => number));
+  const numbers = (some: readonly Site[]): ReadonlySet<number> =>
+    new Set(some.map(({ number }) => number));
+  const isRefusal = numbers(checks.filter(({ kind }) => kind === 'refusal'));
+  const fences = numbers(checks.filter(({ kind }) => kind !== 'refusal'));
   let isOff: ReadonlySet<number> = new Set();
   let trail: number[] = []; // what refused since the last call, the innermost check first
+  let fenced: number[] = []; // fences of the attacker's calls, the innermost first
+  let isAttacker = false; // whose call it is
   const $on = (site: number): boolean => {
     if (isOff.has(site)) return false;
     if (isRefusal.has(site)) trail.push(site);
+    if (isAttacker && fences.has(site)) fenced.unshift(site);
     return true;
   };
   Object.assign(globalThis, { [SWITCHES]: { $on, $beat: () => undefined } });
@@ -105,12 +116,17 @@ async function attack({ names, off }: AttackOrder): Promise<AttackAnswer> {
   const { loadImage } = await import('../author/libos-file.ts');
   const victim = await loadImage(fileOf('victim'));
 
-  /** One run of one attack with some checks off, and the trail of the last refusal. */
+  /**
+   * One run of one attack with some checks off; and what may have stopped it, the innermost first:
+   * fences, and the trail of the last refusal.
+   */
   const once = async (name: string, without: readonly number[]): Promise<[Ran, number[]]> => {
     const image = await loadImage(fileOf(name));
     isOff = new Set(without);
     let last: number[] = [];
+    fenced = [];
     const hear = (event: TraceEvent, tenant: number): void => {
+      if (event.what === 'user-trap') isAttacker = tenant === ATTACKER;
       if (tenant !== ATTACKER) return;
       if (event.what === 'user-trap' && event.cause === ECALL) trail = [];
       if (event.what === 'answer' && event.status !== 0 && trail.length > 0) last = trail;
@@ -120,8 +136,8 @@ async function attack({ names, off }: AttackOrder): Promise<AttackAnswer> {
     const { tenants } = runMode(SPEC, [victim, image], files, () => undefined, observer);
     const [theirs = '', mine = ''] = tenants.map((one) => [one.output, ...one.account].join(''));
     const refusal = tenants[1]?.refusals.at(-1)?.text ?? '';
-    const won = mine.includes('SUCCEEDED') || theirs !== 'unharmed\n';
-    return [{ name, attacker: mine, victim: theirs, won, refusal }, last];
+    const won = mine.includes('SUCCEEDED') || theirs !== UNHARMED;
+    return [{ name, attacker: mine, victim: theirs, won, refusal }, [...fenced, ...last]];
   };
 
   /** The same, of a kernel that may break down without its check: then nothing is proved. */
@@ -147,7 +163,13 @@ async function attack({ names, off }: AttackOrder): Promise<AttackAnswer> {
       const site = sites[number - 1];
       if (without === null || site === undefined) continue;
       const { file, line, within, text } = site;
-      check = { file, line, within, text, without: `${without.attacker}victim: ${without.victim}` };
+      check = {
+        file,
+        line,
+        within,
+        text,
+        without: `${without.attacker}${tellVictim(without.victim, true)}`,
+      };
       break;
     }
     results.push({ ...ran, check });

@@ -19,7 +19,7 @@ async function attack(...args: string[]): Promise<Said> {
   return { status, out, err };
 }
 
-// All ten at once: test/examples.test.ts.
+// All thirteen at once: test/examples.test.ts.
 describe('exoscope attack', () => {
   test('names the check, the refusal and the owner; the command that it prints works', async () => {
     const { status, out } = await attack('--only', 'dma');
@@ -34,17 +34,33 @@ describe('exoscope attack', () => {
     const broken = await attack('--only', 'dma', '--break', check);
     expect(broken.status).toBe(0);
     expect(broken.out).toContain("the attack SUCCEEDED: the disk wrote over the victim's page");
-    expect(broken.out).toContain('victim: HARMED: 0');
+    expect(broken.out).toContain('victim: HARMED: 0 stands where its secret was');
+  }, 60_000);
+
+  test('shows the harm without the check, whether that refuses or fences', async () => {
+    const harms = {
+      'plant-page': 'victim: HARMED: its secret is not mapped where it was: nothing is',
+      'stale-mapping': 'it read the secret by a mapping that is gone',
+      'jump-window': "victim: HARMED: a stranger's page stands in its window",
+      'change-batch': 'the attack SUCCEEDED: a call that nobody checked mapped the secret',
+    };
+    const { status, out } = await attack('--only', Object.keys(harms).join(','));
+    expect([status, out]).toEqual([0, expect.stringContaining('4 of 4 attacks were stopped\n')]);
+    for (const harm of Object.values(harms)) expect(out).toContain(harm);
+    const check = /--only stale-mapping --break (bindings\.ts:\d+)\n/.exec(out)?.[1] ?? '';
+    const broken = await attack('--only', 'stale-mapping', '--break', check);
+    expect(broken.status).toBe(0);
+    expect(broken.out).toContain(`${harms['stale-mapping']}\n    victim: it notices nothing\n`);
   }, 60_000);
 
   test('lists what there is', async () => {
     const { out } = await attack('--list');
-    expect(out.trimEnd().split('\n')).toHaveLength(10);
+    expect(out.trimEnd().split('\n')).toHaveLength(13);
     for (const line of out.trimEnd().split('\n')) expect(line).toMatch(/^[a-z-]+ +[A-Z].*\.$/);
   });
 
   test.each([
-    [['--only', 'nope'], /no such attack; there are destroy, disk-block/],
+    [['--only', 'nope'], /no such attack; there are change-batch, destroy, /],
     [
       ['--only', 'dma', '--break', 'disk.ts:nope'],
       /no such check; in disk\.ts there are .*fetchList/,
