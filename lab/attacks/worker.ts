@@ -84,10 +84,9 @@ function instrumentKernel(): Site[] {
 }
 
 const nameOf = ({ file, line }: Site): string => `${file.split('/').at(-1)}:${line}`;
-/** What stands between an attack and its victim: a refusal, or what makes a broken binding known. */
+/** What stands between an attack and its victim: a refusal, or that the TLB forgets a binding. */
 const isCheck = ({ kind, text }: Site): boolean => kind === 'refusal' || isFence(text);
-const isFence = (text: string): boolean =>
-  /^(fenceAll|state\.machine\.fence|machine\.fence)\(/.test(text);
+const isFence = (text: string): boolean => /^(fenceAll|(state\.)?machine\.fence)\(/.test(text);
 const functionOf = ({ file, within }: Site): string => `${file.split('/').at(-1)}:${within}`;
 
 async function attack({ names, off }: AttackOrder): Promise<AttackAnswer> {
