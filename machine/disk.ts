@@ -4,10 +4,13 @@
  * with an interrupt. A volatile write cache keeps writes until a flush or a forced write (FUA); a
  * power cut loses or tears what it holds, sector by sector, as a seed decides.
  *
+ * Beside its supervisor's queue there can be others, which it serves in turn (disk-queues.ts).
+ *
  * Trusts its supervisor: a block past the end or a full queue that was not asked about is a Bug.
  * Checking callers is the kernel's work.
  */
 import { assert } from './assert.ts';
+import type { DiskQueues } from './disk-queues.ts';
 import { BLOCK_BYTES, SECTOR_BYTES, type Tick } from './units.ts';
 
 export const DISK_QUEUE = 256; // requests
@@ -39,7 +42,27 @@ export interface DiskPort {
   submit(request: DiskRequest): void;
   /** The oldest completion not yet taken, or null: reading it acknowledges it. */
   complete(): DiskCompletion | null;
+  /** Queues that can be given away. A virtual disk has none. */
+  readonly queues?: DiskQueues;
 }
+
+/** A request that is being served, whoever's it is. */
+export interface Job {
+  readonly request: DiskRequest;
+  /** Page of memory that it means by `page`; -1: it may not. */
+  locate(page: number, write: boolean): number;
+  ended(ok: boolean): void;
+}
+
+/** Other queues than the supervisor's. */
+export interface Source {
+  /** The request to be served next, or null. */
+  take(): Job | null;
+  /** Power is gone. */
+  clear(): void;
+}
+
+const NONE: Source = { take: () => null, clear: () => undefined };
 
 /** Where blocks are kept: host memory, or a file behind the command line. */
 export interface Medium {
@@ -91,20 +114,28 @@ export class Disk {
   readonly #timing: DiskTiming;
   readonly #page: (ppn: number) => Uint8Array;
   readonly #dma: (ppn: number, bytes: Uint8Array) => void;
-  readonly #queue: DiskRequest[] = []; // oldest first; queue[0] is being served
+  readonly #source: Source;
+  readonly #queue: DiskRequest[] = []; // oldest first; queue[0] may be being served
+  #job: Job | null = null; // that is being served
+  #own = false; // whether that is queue[0]
   readonly #done: DiskCompletion[] = [];
   readonly #cache = new Map<number, Uint8Array>(); // written, not yet durable
   readonly #buffer = new Uint8Array(BLOCK_BYTES);
   readonly #failing = new Map<number, number>(); // block: requests that are still to fail
   #doneAt: Tick | null = null;
 
-  /** @param page bytes of a physical page, @param dma writes one whole */
+  /**
+   * @param page bytes of a physical page, @param dma writes one whole
+   * @param source other queues
+   */
   constructor(
     medium: Medium,
     timing: DiskTiming,
     page: (ppn: number) => Uint8Array,
     dma: (ppn: number, bytes: Uint8Array) => void,
+    source: Source = NONE,
   ) {
+    this.#source = source;
     this.blocks = medium.blocks;
     this.#medium = medium;
     this.#timing = timing;
@@ -125,17 +156,46 @@ export class Disk {
       'disk: the blocks exist',
     );
     this.#queue.push(request);
-    return this.#queue.length === 1 ? this.#start(now) : null;
+    return this.start(now);
+  }
+
+  /** Begins to serve what waits, if it serves nothing: when that will end, else null. */
+  start(now: Tick): Tick | null {
+    if (this.#job !== null) return null;
+    // In turn: whoever was not served last.
+    const other = this.#own ? this.#source.take() : null;
+    const own = other === null ? this.#ownJob() : null;
+    this.#job = other ?? own ?? this.#source.take();
+    this.#own = own !== null;
+    if (this.#job === null) return null;
+    const { pages, flush, force } = this.#job.request;
+    const work = this.#timing.access + this.#timing.block * pages.length;
+    this.#doneAt = now + work + (flush === true || force === true ? this.#timing.flush : 0);
+    return this.#doneAt;
+  }
+
+  #ownJob(): Job | null {
+    const request = this.#queue[0];
+    if (request === undefined) return null;
+    return {
+      request,
+      locate: (page) => page,
+      ended: (ok) => {
+        this.#queue.shift();
+        this.#done.push({ tag: request.tag, ok });
+      },
+    };
   }
 
   /** Ends the request due at `now`; returns when the next one will end, or null if idle. */
   finish(now: Tick): Tick | null {
     assert(this.#doneAt === now, 'disk: requests end exactly when due');
-    const request = this.#queue.shift();
-    assert(request !== undefined, 'disk: there is a request to end');
-    this.#done.push({ tag: request.tag, ok: this.#perform(request) });
+    const job = this.#job;
+    assert(job !== null, 'disk: there is a request to end');
+    job.ended(this.#perform(job));
+    this.#job = null;
     this.#doneAt = null;
-    return this.#queue.length > 0 ? this.#start(now) : null;
+    return this.start(now);
   }
 
   complete(): DiskCompletion | null {
@@ -145,6 +205,11 @@ export class Disk {
   /** Puts a completion back: the handler that took it was rolled back. */
   uncomplete(done: DiskCompletion): void {
     this.#done.unshift(done);
+  }
+
+  /** Whether what is being served is a request of its supervisor. */
+  get servesOwn(): boolean {
+    return this.#job !== null && this.#own;
   }
 
   get pending(): boolean {
@@ -166,6 +231,8 @@ export class Disk {
     this.#cache.clear();
     this.#queue.length = 0;
     this.#done.length = 0;
+    this.#job = null;
+    this.#source.clear();
     this.#doneAt = null;
   }
 
@@ -185,17 +252,8 @@ export class Disk {
     this.#flush();
   }
 
-  #start(now: Tick): Tick {
-    const request = this.#queue[0];
-    assert(request !== undefined, 'disk: there is a request to start');
-    const blocks = request.pages.length;
-    const work = this.#timing.access + this.#timing.block * blocks;
-    const durable = request.flush === true || request.force === true;
-    this.#doneAt = now + work + (durable ? this.#timing.flush : 0);
-    return this.#doneAt;
-  }
-
-  #perform(request: DiskRequest): boolean {
+  #perform(job: Job): boolean {
+    const { request } = job;
     if (request.flush === true) {
       this.#flush();
       return true;
@@ -206,7 +264,9 @@ export class Disk {
       this.#failing.set(request.block + n, times - 1);
       return false;
     }
-    request.pages.forEach((page, n) => {
+    const pages = request.pages.map((page) => job.locate(page, !request.write));
+    if (pages.some((page) => page < 0)) return false;
+    pages.forEach((page, n) => {
       const block = request.block + n;
       if (!request.write) {
         const cached = this.#cache.get(block);

@@ -17,6 +17,7 @@ import {
   type Medium,
   RamMedium,
 } from './disk.ts';
+import { DISK_QUEUES, type DiskQueues, Queues, type QueueRegisters } from './disk-queues.ts';
 import { EventQueue } from './events.ts';
 import { Hart, type HartConfig } from './hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from './hart-loop.ts';
@@ -71,6 +72,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   readonly profile: CostProfile;
   readonly transactional: boolean;
   readonly #device: Disk;
+  readonly #queues: Queues;
   readonly #events = new EventQueue();
   readonly #output: (channel: number, bytes: Uint8Array) => void;
   readonly #locate: Locate;
@@ -107,6 +109,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.#random = (config.seed ?? 1) >>> 0;
     this.#output = config.output ?? (() => undefined);
     const { diskAccess, diskBlock, diskFlush } = this.hart.costs;
+    this.#queues = new Queues(this.memory);
     this.#device = new Disk(
       config.medium ?? new RamMedium(1024),
       { access: diskAccess, block: diskBlock, flush: diskFlush },
@@ -114,6 +117,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
       (ppn, bytes) => {
         this.memory.dma(ppn, bytes);
       },
+      this.#queues,
     );
     this.disk = this.#diskPort();
     this.#locate = (vpn, write) => (this.hart.translateUser(vpn, write) ? this.hart.ppn : null);
@@ -362,7 +366,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   takeInterrupt(): boolean {
     const was = this.#interrupt;
     this.#interrupt = false;
-    return was;
+    return was || this.#queues.calls;
   }
 
   takeTyped(): number {
@@ -464,6 +468,61 @@ export class PhysicalMachine implements Machine, LoopMachine {
         this.#submit(request);
       },
       complete: () => this.#complete(),
+      queues: this.#diskQueues(),
+    };
+  }
+
+  /** Registers of the device, of the IOMMU, and hgeie. */
+  #diskQueues(): DiskQueues {
+    const queues = this.#queues;
+    return {
+      count: DISK_QUEUES,
+      assign: (queue, to) => {
+        this.#mmio(4);
+        this.#later(() => {
+          queues.assign(queue, to);
+        });
+      },
+      reset: (queue) => {
+        this.#mmio(1);
+        this.#later(() => {
+          queues.reset(queue);
+        });
+      },
+      listen: (queue, on) => {
+        this.moveRegisters(1);
+        this.#later(() => {
+          queues.listen(queue, on);
+        });
+      },
+      claim: () => {
+        const queue = queues.claim();
+        if (queue < 0) return queue; // that none calls, the cause of the interrupt has said
+        this.moveRegisters(1);
+        this.#undo?.push(() => {
+          queues.listen(queue, true);
+        });
+        return queue;
+      },
+      isStopped: (queue) => {
+        this.#mmio(1);
+        return queues.isStopped(queue);
+      },
+      registers: (queue) => this.#registersOf(queue),
+    };
+  }
+
+  #registersOf(queue: number): QueueRegisters {
+    return {
+      probe: () => {
+        this.#mmio(1);
+      },
+      ring: (requested) => {
+        this.#mmio(1);
+        for (const request of this.#queues.ring(queue, requested)) this.#countRequest(request);
+        this.#schedule(this.#device.start(this.now()));
+      },
+      takeInterrupt: () => this.#queues.takeInterrupt(queue),
     };
   }
 
@@ -472,20 +531,25 @@ export class PhysicalMachine implements Machine, LoopMachine {
     const { hart } = this;
     for (let n = 0; n < request.pages.length + 1; n++) hart.countReference('store');
     this.#mmio(1);
-    const { counters } = hart;
-    counters.add(E.diskRequests, 1);
-    if (request.flush === true) counters.add(E.diskFlushes, 1);
-    else counters.add(request.write ? E.diskWrites : E.diskReads, request.pages.length);
+    this.#countRequest(request);
     if (this.#deferred !== null) this.#submitting++;
     this.#later(() => {
       this.#schedule(this.#device.submit(request, this.now()));
     });
   }
 
+  #countRequest({ flush, write, pages }: DiskRequest): void {
+    const { counters } = this.hart;
+    counters.add(E.diskRequests, 1);
+    if (flush === true) counters.add(E.diskFlushes, 1);
+    else counters.add(write ? E.diskWrites : E.diskReads, pages.length);
+  }
+
   #schedule(at: Tick | null): void {
     if (at === null) return;
     this.#events.add(at, () => {
-      this.#interrupt = true;
+      // Of another queue the interrupt is another's.
+      this.#interrupt ||= this.#device.servesOwn;
       this.#schedule(this.#device.finish(at));
     });
   }

@@ -7,9 +7,16 @@
  * Xen's ring macros), and is told once.
  */
 
-/** Words of the page. */
+import {
+  QUEUE_COMPLETIONS,
+  QUEUE_SLOTS,
+  QueuePage,
+  SLOT_WORDS,
+} from '../../machine/disk-queues.ts';
+
+/** Words of the page. A queue of the hardware's (passthrough) has its own where all have them. */
 export const Ring = {
-  produced: 0, // completions, by the hypervisor
+  produced: QueuePage.produced, // completions, by the hypervisor or the device
   consumed: 1, // of those, by the guest
   outstanding: 2, // requests that the guest has handed over and not seen end
   requested: 3, // requests put into slots, by the guest
@@ -19,12 +26,11 @@ export const Ring = {
   taken: 9, // of the requests, by the hypervisor: those slots are free
   requestEvent: 10, // `requested` at which the hypervisor asks to be notified
   completionEvent: 11, // `produced` at which the guest asks for an interrupt
-  completions: 16, // RING_SLOTS words: tag | failed << 31
-  slots: 96, // REQUEST_SLOTS times SLOT_WORDS: tag, flags, block, count, then the pages
+  completions: QueuePage.completions, // RING_SLOTS words: tag | failed << 31
+  slots: QueuePage.slots, // REQUEST_SLOTS times SLOT_WORDS: tag, flags, block, count, the pages
 } as const;
-export const RING_SLOTS = 64;
-export const REQUEST_SLOTS = 8; // a power of two; the emulated disk uses the first
-export const SLOT_WORDS = 68; // 4, and SCATTER pages
+export const RING_SLOTS = QUEUE_COMPLETIONS;
+export const REQUEST_SLOTS = QUEUE_SLOTS; // the emulated disk uses the first
 
 /** Address of slot `index` in the page at `ring`. */
 export const slotAt = (ring: number, index: number): number =>

@@ -15,9 +15,10 @@
  */
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { SCATTER } from '../../machine/disk.ts';
+import { REQUEST_WRITE } from '../../machine/disk-queues.ts';
 import { unpin } from './free-pages.ts';
 import { reach } from './pages.ts';
-import { fill, freeTagOf, pagesOf, pump, REQUEST_WRITE } from './requests.ts';
+import { fill, freeTagOf, pagesOf, pump } from './requests.ts';
 import { interrupt } from './slices.ts';
 import { cameIn, wentOut } from './swap.ts';
 import { Cpu, DISKS, GUEST_QUEUE, Page, type State, Tag, TagState, Vm, PageKind } from './state.ts';

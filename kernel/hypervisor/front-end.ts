@@ -8,7 +8,12 @@
  */
 import type { DiskCompletion, DiskPort, DiskRequest } from '../../machine/disk.ts';
 import { isDue, REQUEST_SLOTS, Ring, RING_SLOTS, slotAt } from './device-page.ts';
-import { REQUEST_FLUSH, REQUEST_FORCE, REQUEST_WRITE } from './requests.ts';
+import {
+  type QueueRegisters,
+  REQUEST_FLUSH,
+  REQUEST_FORCE,
+  REQUEST_WRITE,
+} from '../../machine/disk-queues.ts';
 import { type DiskModel, GUEST_QUEUE } from './state.ts';
 
 /** What the front half asks of the machine that it is part of. */
@@ -21,6 +26,8 @@ export interface FrontPort {
   touch(pages: readonly number[]): void;
   /** Into the hypervisor, which looks at the ring, and stops us if it makes no sense. */
   notify(): void;
+  /** The queue of the host's disk that was passed through to it. */
+  readonly queue: QueueRegisters | null;
 }
 
 /** @param ring guest-physical address of the device page */
@@ -30,7 +37,7 @@ export function frontEnd(
   ring: number,
   port: FrontPort,
 ): DiskPort {
-  const kinds = { emulated: Emulated, split: Split };
+  const kinds = { emulated: Emulated, split: Split, passthrough: Passthrough };
   return new kinds[model](blocks, ring, port);
 }
 
@@ -118,5 +125,21 @@ class Split extends Emulated {
     if (this.get(Ring.completionEvent) === event) return true;
     this.put(Ring.completionEvent, event);
     return this.get(Ring.produced) === consumed;
+  }
+}
+
+/** A queue of the hardware's: slots and completions are the same, the doorbell is the device's. */
+class Passthrough extends Emulated {
+  override room(): number {
+    this.port.queue?.probe();
+    return super.room();
+  }
+
+  protected override handOver(request: DiskRequest): void {
+    const old = this.get(Ring.requested);
+    this.write(old, request);
+    const now = (old + 1) | 0;
+    this.put(Ring.requested, now);
+    this.port.queue?.ring(now);
   }
 }

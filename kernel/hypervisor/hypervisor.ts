@@ -33,6 +33,7 @@ import {
 } from './life.ts';
 import { NestedPaging } from './nested.ts';
 import { PageTypes, takeParavirt } from './page-types.ts';
+import { isPassed, listen, registersOf, wake } from './passthrough.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import type { GuestPort, Paging } from './paging.ts';
 import { admitParavirt, ParavirtPaging } from './paravirt.ts';
@@ -46,6 +47,7 @@ import {
   type Saved,
   type SavedPage,
   shareMemory,
+  STAYS,
   writePage,
 } from './saving.ts';
 import { ShadowPaging } from './shadow.ts';
@@ -156,6 +158,8 @@ export class Hypervisor implements Supervisor, Monitor {
       pages,
       blocks,
       disk: guest.disk ?? 'emulated',
+      queue: registersOf(state, vm),
+      posted: isPosted(guest),
       paging,
       images,
       accounts: guest.accounts === true,
@@ -164,6 +168,7 @@ export class Hypervisor implements Supervisor, Monitor {
     };
     this.#of[vm] = guest;
     this.#machines[vm] = new VirtualMachine(state.machine, this, spec, guest.supervisor);
+    if (spec.queue !== null && !spec.posted) listen(state, vm, true);
     return vm;
   }
 
@@ -223,6 +228,9 @@ export class Hypervisor implements Supervisor, Monitor {
       if (is === VmState.shell || is === VmState.stopped) return refuse('it does not run');
       if (!Number.isInteger(pages) || pages < 0 || pages > all) {
         return refuse(`${pages} pages of ${all}: ask for 0 to ${all}`);
+      }
+      if (isPassed(this.state, vm)) {
+        return refuse('its disk is passed through: a device reaches all of its pages');
       }
       ask(this.state, vm, pages);
       return null;
@@ -292,6 +300,9 @@ export class Hypervisor implements Supervisor, Monitor {
   }
 
   #becoming(guest: Guest, machine: SavedMachine, fill: (vm: number) => boolean): number | Refusal {
+    if (guest.disk === 'passthrough') {
+      return refuse('what was saved has its requests in a page: give it an emulated or split disk');
+    }
     if (guest.supervisor.attach === undefined) {
       return refuse('its supervisor cannot take over a machine that another booted');
     }
@@ -316,6 +327,7 @@ export class Hypervisor implements Supervisor, Monitor {
     return this.#about(vm, () => {
       const no = this.#pinned(vm);
       if (no !== null) return no;
+      if (isPassed(this.state, vm)) return refuse(STAYS);
       const machine = this.#machines[vm]?.saved() ?? 'no guest came for it';
       if (typeof machine === 'string') return refuse(machine);
       if (this.state.config.swap !== undefined) return refuse('what is swapped out cannot be sent');
@@ -431,6 +443,8 @@ export class Hypervisor implements Supervisor, Monitor {
       guest.paging.interrupted();
       guest.inject(pending);
     }
+    const passed = this.#of[vm]?.disk === 'passthrough';
+    if (passed && isPosted(this.#of[vm])) listen(state, vm, false);
     this.#registers(vm, false);
     entering(state, vm);
     guest.paging.inside();
@@ -475,6 +489,7 @@ export class Hypervisor implements Supervisor, Monitor {
         return;
       case Cause.virtualInstruction:
         wait(state, vm, tval);
+        if (this.#of[vm]?.disk === 'passthrough') listen(state, vm, true);
         return;
       case Cause.loadGuestPageFault:
       case Cause.storeGuestPageFault:
@@ -525,6 +540,13 @@ export class Hypervisor implements Supervisor, Monitor {
         this.#nonsense(vm);
       },
     });
+    wake(
+      state,
+      (vm) => isPosted(this.#of[vm]),
+      (vm) => {
+        this.#stop(vm, 0, 'it rang the doorbell of its disk without sense');
+      },
+    );
     wakeWaiters(state);
     for (let vm = 0; state.get(Cpu.dying) > 0 && vm < state.vm.rows; vm++) this.#reap(vm);
   }
@@ -654,6 +676,10 @@ export class Hypervisor implements Supervisor, Monitor {
     return counts as Record<Exit, number>;
   }
 }
+
+/** Whether the guest has an interrupt file: not one whose supervisor runs in user mode. */
+const isPosted = (guest: Guest | undefined): boolean =>
+  (guest?.translation ?? 'nested') === 'nested';
 
 /** Traps of a guest that does not get on. */
 const MISSES: readonly number[] = [Cause.guestBlocked, Cause.externalInterrupt];

@@ -16,6 +16,7 @@ import {
   release,
   takeFor,
 } from './pages.ts';
+import { cannotPass, isPassed, pass, takeBack } from './passthrough.ts';
 import { DEFAULT_WEIGHT } from './schedulers.ts';
 import { POOL_MAX, POOL_MIN } from './shadow-tables.ts';
 import { makeReady, makeUnready, startClock } from './slices.ts';
@@ -40,13 +41,13 @@ export interface Guest {
   readonly weight?: number;
   /** percent of the CPU that it may have; default no cap */
   readonly cap?: number;
-  /** pages that are never taken from it; default 0 */
+  /** pages that are never taken from it; default 0, or all if its disk is passed through */
   readonly reservation?: number;
   /** host pages that it may hold; default all of its own */
   readonly limit?: number;
   /** its claim to memory between the two, against others'; default 1000 */
   readonly shares?: number;
-  /** by which model it has its disk: see disk.ts; default 'emulated' */
+  /** by which model it has its disk: see disk.ts, passthrough.ts; default 'emulated' */
   readonly disk?: DiskModel;
   /** test mode: each handler of its supervisor is rolled back at each of its stores once */
   readonly restarts?: boolean;
@@ -67,11 +68,40 @@ const DEFAULT_SHARES = 1000;
 const tablesFor = (pages: number): number =>
   4 + Math.ceil(pages / 2 ** 18) + Math.ceil(pages / 512);
 
+const reservationOf = ({ reservation, disk, pages }: Guest): number =>
+  reservation ?? (disk === 'passthrough' ? pages : 0);
+
+/** Why the guest cannot have the blocks that it is to have; '' if it can. */
+function cannotHave(state: State, { firstBlock, blocks }: Guest): string {
+  const { vm: row, config, machine } = state;
+  if (blocks === 0) return '';
+  const [first, end] = [firstBlock, firstBlock + blocks];
+  const mine = `blocks ${first} to ${end - 1}`;
+  const sound = Number.isInteger(first) && Number.isInteger(blocks) && first >= 0 && blocks > 0;
+  if (!sound || end > machine.disk.blocks) {
+    return `${mine}: the disk has 0 to ${machine.disk.blocks - 1}`;
+  }
+  const meets = (from: number, count: number): boolean => from < end && first < from + count;
+  const { swap } = config;
+  if (swap !== undefined && meets(swap.firstBlock, swap.blocks)) {
+    return `${mine}: the swap area is there, from ${swap.firstBlock} on`;
+  }
+  for (let vm = 0; vm < row.rows; vm++) {
+    const is = row.get(vm, Vm.state);
+    if (is === VmState.free || is === VmState.shell) continue;
+    const [from, count] = [row.get(vm, Vm.firstBlock), row.get(vm, Vm.blocks)];
+    if (meets(from, count)) {
+      return `${mine}: virtual machine ${vm} has ${from} to ${from + count - 1}; none are shared`;
+    }
+  }
+  return '';
+}
+
 /** Whether a guest can be made, or why not. */
 export function admit(state: State, guest: Guest): Refusal | null {
   const { pages } = guest;
   const { swap } = state.config;
-  const [reservation, limit] = [guest.reservation ?? 0, guest.limit ?? pages];
+  const [reservation, limit] = [reservationOf(guest), guest.limit ?? pages];
   const whole = (n: number): boolean => Number.isInteger(n) && n >= 0;
   if (!whole(pages) || pages < 2 || pages > 2 ** 20) {
     return refuse(`a machine of ${pages} pages: give it 2 to 1048576`);
@@ -84,6 +114,8 @@ export function admit(state: State, guest: Guest): Refusal | null {
   if (limit < pages && (swap === undefined || limit < LEAST_PAGES)) {
     return refuse(`a limit below its pages takes a swap area, and at least ${LEAST_PAGES} pages`);
   }
+  const no = cannotPass(state, guest) || cannotHave(state, guest);
+  if (no !== '') return refuse(no);
   const cap = guest.cap ?? 0;
   if (!whole(cap) || cap > 100) return refuse(`a cap of ${cap} percent: give 1 to 100, or none`);
   if (cap > 0 && state.config.scheduler !== 'credit') {
@@ -114,7 +146,7 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   const { vm: row } = state;
   const shell = row.get(vm, Vm.state) === VmState.shell;
   if (!shell && !makeShell(state, vm, guest.pages)) return refuse('there is no memory for it');
-  const reservation = guest.reservation ?? 0;
+  const reservation = reservationOf(guest);
   row.put(vm, Vm.firstBlock, guest.firstBlock);
   row.put(vm, Vm.blocks, guest.blocks);
   row.put(vm, Vm.disk, DISKS.indexOf(guest.disk ?? 'emulated'));
@@ -126,13 +158,15 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   row.put(vm, Vm.limit, guest.limit ?? guest.pages);
   row.put(vm, Vm.shares, guest.shares ?? DEFAULT_SHARES);
   const { backing, secondStage } = state.config;
-  if (backing === 'populate' && !populate(state, vm, secondStage === '2MiB')) {
+  const all = backing === 'populate' || guest.disk === 'passthrough';
+  if (all && !populate(state, vm, secondStage === '2MiB')) {
     dropShell(state, vm);
     return refuse('there is no memory for all of its pages');
   }
   state.add(Cpu.shells, -1);
   if (row.get(vm, Vm.ring) === 0) pinRing(state, vm, hostPage(state, vm, guest.pages - 1));
   connect(state, vm);
+  if (isPassed(state, vm)) pass(state, vm);
   state.add(Cpu.reserved, reservation + tablesFor(guest.pages));
   state.add(Cpu.promised, guest.pages - reservation);
   startClock(state, vm);
@@ -211,6 +245,7 @@ export function endVm(state: State, vm: number): void {
   if (waits) state.add(Cpu.waiters, -1);
   row.put(vm, Vm.waitsFor, 0);
   makeUnready(state, vm, VmState.stopped);
+  takeBack(state, vm);
   giveMemory(state, vm);
   const reservation = row.get(vm, Vm.reservation);
   const pages = row.get(vm, Vm.pages);

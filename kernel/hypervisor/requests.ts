@@ -4,11 +4,8 @@
  * waits in order of arrival: no guest's requests can make another's fail.
  */
 import { assert } from '../../machine/assert.ts';
+import { REQUEST_FLUSH, REQUEST_FORCE, REQUEST_WRITE } from '../../machine/disk-queues.ts';
 import { Cpu, GUEST_QUEUE, type State, Tag, TagState } from './state.ts';
-
-export const REQUEST_WRITE = 1;
-export const REQUEST_FORCE = 2;
-export const REQUEST_FLUSH = 4;
 
 export interface Wanted {
   readonly vm: number;

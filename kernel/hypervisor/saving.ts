@@ -9,6 +9,7 @@
 import { PAGE_BYTES, PAGE_WORDS } from '../../machine/units.ts';
 import { PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { type Refusal, refuse } from './life.ts';
+import { isPassed } from './passthrough.ts';
 import { hostPage, mapHost, reach } from './pages.ts';
 import { find } from './second-stage.ts';
 import { canStand, standBeside } from './sharing.ts';
@@ -16,6 +17,8 @@ import { type State, Vm } from './state.ts';
 import type { SavedMachine } from './virtual-machine.ts';
 
 const VERSION = 1;
+/** Why a guest with a device of its own is neither saved, cloned nor moved. */
+export const STAYS = 'its disk is passed through: what is under way in its queue nobody can carry';
 
 export interface SavedPage {
   readonly page: number;
@@ -35,6 +38,7 @@ export interface Saved {
 export function cannotSave(state: State, vm: number): Refusal | null {
   const { vm: row } = state;
   if (row.get(vm, Vm.paused) === 0) return refuse('it runs: pause it first');
+  if (isPassed(state, vm)) return refuse(STAYS);
   const requests = row.get(vm, Vm.outstanding);
   if (requests > 0) {
     return refuse(`${requests} disk requests of it are under way: let the host run until they end`);

@@ -51,8 +51,8 @@ export type Exit = (typeof EXITS)[number];
 export const MODES = ['run', 'steal', 'idle', 'blocked'] as const;
 export type Mode = (typeof MODES)[number];
 
-/** The models of a guest's disk: see disk.ts. */
-export const DISKS = ['emulated', 'split'] as const;
+/** The models of a guest's disk: see disk.ts, and passthrough.ts. */
+export const DISKS = ['emulated', 'split', 'passthrough'] as const;
 export type DiskModel = (typeof DISKS)[number];
 
 /** Words of a virtual machine's row. A time takes two. */
@@ -105,6 +105,8 @@ export const Vm = {
   disk: 84, // index of DISKS
   taken: 85, // of a split disk: requests taken out of its ring
   produced: 86, // and completions put into it
+  diskQueue: 87, // queue of the host's disk that is passed through to it, + 1
+  listens: 88, // 1: that queue's completions are told to us
   // Of a guest whose supervisor runs in user mode.
   runs: 69, // what runs, of Runs
   trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them
@@ -162,6 +164,7 @@ export const Cpu = {
   timer: 26, // two words: what the timer is set to
   blocks: 34, // per order: first free block of so many pages + 1
   queues: 48, // per queue: head, tail: row + 1
+  queueOwners: 54, // DISK_QUEUES words: row + 1 that a queue of the disk is passed through to
   words: 64,
 } as const;
 

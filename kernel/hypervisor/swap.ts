@@ -9,7 +9,8 @@
 import { pte, ptePpn } from '../../machine/sv39.ts';
 import { give, unpin } from './free-pages.ts';
 import { Absent, COPY, isBusy, LEAF, type Place, rescue, setEntry } from './second-stage.ts';
-import { fill, freeTag, REQUEST_WRITE } from './requests.ts';
+import { REQUEST_WRITE } from '../../machine/disk-queues.ts';
+import { fill, freeTag } from './requests.ts';
 import { Cpu, Page, PageKind, Slot, type State, TagState, Vm } from './state.ts';
 
 /** All blocks of the area are free. */

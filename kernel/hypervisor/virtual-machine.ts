@@ -12,6 +12,7 @@ import type { CostProfile } from '../../machine/costs.ts';
 import { E, type Layer } from '../../machine/counters.ts';
 import { assert } from '../../machine/assert.ts';
 import type { DiskPort } from '../../machine/disk.ts';
+import type { QueueRegisters } from '../../machine/disk-queues.ts';
 import type { Hart } from '../../machine/hart.ts';
 import type { Privilege } from '../../machine/machine.ts';
 import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts';
@@ -56,6 +57,10 @@ export interface VirtualMachineSpec {
   readonly pages: number; // guest-physical, ring page included
   readonly blocks: number;
   readonly disk: DiskModel;
+  /** the queue of the host's disk that is passed through to it */
+  readonly queue: QueueRegisters | null;
+  /** whether hardware tells it of that queue's completions while it runs */
+  readonly posted: boolean;
   /** how its memory is translated */
   readonly paging: (guest: GuestPort) => Paging;
   readonly images: readonly Image[];
@@ -155,6 +160,7 @@ export class VirtualMachine implements Machine, LoopMachine {
       notify: () => {
         if (!this.#exit('disk', () => monitor.doorbell(spec.vm))) this.#stop(this.#ring);
       },
+      queue: spec.queue,
     });
     this.balloon = {
       target: () => this.load(this.#ring + Ring.target * 4),
@@ -496,7 +502,8 @@ export class VirtualMachine implements Machine, LoopMachine {
   takeInterrupt(): boolean {
     const was = (this.#interrupts & 1) !== 0;
     this.#interrupts &= ~1;
-    return was;
+    const { posted, queue } = this.#spec;
+    return (posted && queue?.takeInterrupt() === true) || was;
   }
 
   takeTyped(): number {
