@@ -187,7 +187,7 @@ describe('every request ends, whatever the model', () => {
     };
   }
 
-  test('a split disk takes fewer exits, the emulated one each', () => {
+  test('an exit for each request, for each burst, for none', () => {
     const plan = Array.from({ length: 8 }, () => [8, 400_000] as const);
     const exits = (disk: DiskModel): number => {
       const w = world([worker(plan, { disk })]);
@@ -198,6 +198,7 @@ describe('every request ends, whatever the model', () => {
     expect(exits('emulated')).toBe(64);
     // The first of a burst; the others are found when that is through.
     expect(exits('split')).toBe(8);
+    expect(exits('passthrough')).toBe(0);
   });
 
   test('indices go round: 2^32 requests and on', () => {
@@ -277,7 +278,12 @@ describe('what stands in a ring is a claim', () => {
     expect(w.output.get(0)).toContain('virtual machine 0: stopped');
     unharmed(w);
   });
-
+  test.each(stopped.slice(0, 3))('%s: of a disk passed through, too', (_what, harm) => {
+    const w = beside(harm, 'passthrough');
+    expect(w.vm(0, Vm.state)).toBe(VmState.stopped);
+    expect(w.output.get(0)).toContain('it rang the doorbell of its disk without sense');
+    unharmed(w);
+  });
   const own: [string, (s: Script) => void][] = [
     ['an event that never comes', word(Ring.requestEvent, 2 ** 30)],
     ['a completion event in the past', word(Ring.completionEvent, -5)],
@@ -285,7 +291,9 @@ describe('what stands in a ring is a claim', () => {
     ['a producer of completions', word(Ring.produced, -77)],
     ['slots that it says are free', word(Ring.taken, 2 ** 31 - 1)],
   ];
-  test.each(own)('%s: its own affair', (_what, harm) => unharmed(beside(harm, 'split')));
+  test.each(own)('%s: its own affair', (_what, harm) => {
+    for (const disk of DISKS) unharmed(beside(harm, disk));
+  });
 
   for (const disk of DISKS) {
     test(`${disk}: a page that changes between any two reads of the hypervisor`, () => {

@@ -206,7 +206,6 @@ export const MAKERS: readonly Maker[] = [
     { backing: 'touch', secondStage: '4KiB' },
     { translation: 'shadow', company: true },
   ),
-  virtualMaker('virtual, split disk', NESTED, { disk: 'split' }),
   virtualMaker('virtual, split disk, restarts', NESTED, { disk: 'split', restarts: true }),
   virtualMaker('virtual, split disk, beside a neighbour in a storm', NESTED, {
     disk: 'split',
@@ -221,4 +220,17 @@ export const MAKERS: readonly Maker[] = [
     { backing: 'touch', secondStage: '4KiB' },
     { translation: 'paravirt', company: true },
   ),
+  virtualMaker('virtual, disk passed through, restarts', NESTED, {
+    disk: 'passthrough',
+    restarts: true,
+  }),
+  virtualMaker('virtual, disk passed through, beside a neighbour in a storm', NESTED, {
+    disk: 'passthrough',
+    company: true,
+    storm: true,
+  }),
+  virtualMaker('shadow, disk passed through', NESTED, {
+    disk: 'passthrough',
+    translation: 'shadow',
+  }),
 ];
