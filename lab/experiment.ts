@@ -92,6 +92,7 @@ export function parametersFor(tree: Tree, workload: Workload): Parameters {
     backing: 'populate',
     secondStage: '2MiB',
     walkCaches: true,
+    disk: 'emulated',
     seed: 1,
   };
 }

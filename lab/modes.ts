@@ -13,7 +13,7 @@ import { Hypervisor, shadowPool } from '../kernel/hypervisor/hypervisor.ts';
 import type { Translation } from '../kernel/hypervisor/life.ts';
 import { paravirtCost } from '../kernel/hypervisor/page-types.ts';
 import { shadowCost } from '../kernel/hypervisor/shadow-tables.ts';
-import type { HypervisorConfig } from '../kernel/hypervisor/state.ts';
+import type { DiskModel, HypervisorConfig } from '../kernel/hypervisor/state.ts';
 import type { Supervisor, Tenant } from '../kernel/supervisor.ts';
 import { Unikernel } from '../kernel/unikernel/unikernel.ts';
 
@@ -67,6 +67,8 @@ export interface Parameters {
   readonly backing: HypervisorConfig['backing'];
   readonly secondStage: HypervisorConfig['secondStage'];
   readonly walkCaches: boolean;
+  /** by which model a virtual machine has its disk */
+  readonly disk: DiskModel;
   readonly seed: number;
 }
 
@@ -95,7 +97,7 @@ export interface Wiring {
   readonly tenant?: (number: number) => Partial<Tenant>;
   readonly medium: Medium;
   readonly profile: CostProfile;
-  readonly parameters: Parameters;
+  readonly parameters: Omit<Parameters, 'disk'> & Partial<Pick<Parameters, 'disk'>>;
   readonly output: (channel: number, bytes: Uint8Array) => void;
   readonly storm?: boolean;
 }
@@ -179,6 +181,7 @@ export function build(wiring: Wiring): Built {
     channel: tenants[n] ?? 1,
     accounts: hosted.exokernel,
     translation: hosted.translation,
+    disk: parameters.disk ?? 'emulated',
   });
   const kernels = side ? tenants.map(unikernel) : [exokernel()];
   const hypervisor = new Hypervisor({ sliceCycles, backing, secondStage }, kernels.map(guest));

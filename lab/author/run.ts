@@ -175,6 +175,7 @@ function parametersOf({ memory, slice, seed }: RunSpec): Parameters {
     backing: 'populate',
     secondStage: '2MiB',
     walkCaches: true,
+    disk: 'emulated',
     seed,
   };
 }

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { Option } from 'commander';
 import { PROFILES } from '../../machine/costs.ts';
+import { DISKS } from '../../kernel/hypervisor/state.ts';
 import { compare, type Comparison, json, writeWhole } from '../compare.ts';
 import { parametersFor, QUOTA_MAX, SORT_MAX } from '../experiment.ts';
 import { SWAP_MAX } from '../../libos/unix/swap.ts';
@@ -28,6 +29,7 @@ interface CompareOptions {
   readonly backing?: Parameters['backing'];
   readonly secondStage?: Parameters['secondStage'];
   readonly walkCaches: boolean;
+  readonly diskModel: Parameters['disk'];
   readonly jobs: number;
   readonly disk: number;
   readonly watchdog: number;
@@ -71,6 +73,11 @@ export const compareCommand: Subcommand = (program, terminal) => {
     .option('--slice <cycles>', 'length of a time slice', whole(20_000))
     .addOption(new Option('--backing <when>', 'of guest memory').choices(['populate', 'touch']))
     .addOption(new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB']))
+    .addOption(
+      new Option('--disk-model <name>', "of virtual machines' disks")
+        .choices(DISKS)
+        .default(DISKS[0]),
+    )
     .option('--no-walk-caches', 'switch page-walk and nested translation caches off')
     .option('--disk <MiB>', 'largest disk of a tenant', whole(1), DISK_MAX)
     .option('--jobs <n>', 'runs at a time; 0: as many as cores', whole(0), 0)
@@ -92,6 +99,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
     ...(options.secondStage === undefined ? {} : { secondStage: options.secondStage }),
     ...(options.backing === 'touch' ? { secondStage: '4KiB' as const } : {}),
     walkCaches: options.walkCaches,
+    disk: options.diskModel,
   };
   if (options.backing === 'touch' && options.secondStage === '2MiB') {
     throw new UsageError('--backing touch goes with --second-stage 4KiB: megapages are populated');
@@ -132,6 +140,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
   terminal.out(
     `${number(facts.files)} files, ${number(facts.bytes)} bytes, two tenants, ` +
       `profile ${spec.profile.name}, seed ${spec.seed}` +
+      `${options.diskModel === DISKS[0] ? '' : `, ${options.diskModel} disks in virtual machines`}` +
       `${skipped > 0 ? `; left out ${skipped} that are neither file nor directory` : ''}\n\n` +
       `${legend(modes)}\n\n`,
   );

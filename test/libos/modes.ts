@@ -12,6 +12,7 @@ const PARAMETERS: Parameters = {
   backing: 'populate',
   secondStage: '4KiB',
   walkCaches: true,
+  disk: 'emulated',
   seed: 1,
 };
 
