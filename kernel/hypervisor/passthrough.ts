@@ -24,6 +24,7 @@ interface Wish {
   readonly pages: number;
   readonly reservation?: number;
   readonly limit?: number;
+  readonly translation?: string;
 }
 
 export const isPassed = (state: State, vm: number): boolean => state.vm.get(vm, Vm.disk) === PASSED;
@@ -34,6 +35,9 @@ export function cannotPass(state: State, guest: Wish): string {
   const { pages, reservation = pages, limit = pages } = guest;
   if (state.machine.disk.queues === undefined) {
     return 'the disk of this machine has no queues to pass through: give an emulated or split one';
+  }
+  if (guest.translation === 'paravirt') {
+    return 'a device could write to the tables of a paravirtual machine: no disk is passed through';
   }
   if (reservation < pages || limit < pages) {
     return (

@@ -91,6 +91,7 @@ const whyNot = (answer: unknown): string =>
 
 describe('a guest is refused', () => {
   const cases: [string, Guest, RegExp][] = [
+    ['whose tables hardware walks', passed(2, { translation: 'paravirt' }), /could write to the/],
     ['with less than all of its memory reserved', passed(2, { reservation: 31 }), /reserve them/],
     ['with a limit below its memory', passed(2, { limit: 20, reservation: 20 }), /all 32 pages/],
     ['on blocks of one that drives its own', passed(2, { firstBlock: 11 }), /machine 0 has 6 to/],

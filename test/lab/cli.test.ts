@@ -74,6 +74,7 @@ describe('a command that makes no sense', () => {
     ['more memory than there may be', () => ['--memory', '40000'], /--memory.*31500/],
     ['a swap area that is too large', () => ['--swap', '24577'], /--swap.*24576/],
     ['a swap area that is none', () => ['shell', '--swap', 'some'], /--swap.*whole number/],
+    ['a model of disks that is none', () => ['--disk-model', 'tape'], /--disk-model.*passthrough/],
     ['no number at all', () => ['--jobs', ''], /--jobs.*whole number/],
     ['an option without its value', () => ['--input'], /argument missing|--input/],
     [

@@ -104,6 +104,21 @@ describe('on a small tree', () => {
     expect(hashes.size).toBe(1);
   });
 
+  test.each(['split', 'passthrough'] as const)('the same outputs with %s disks', (disk) => {
+    if (tree === null) throw new Error('no tree');
+    for (const name of ['copy', 'sort', 'read']) {
+      for (const mode of name === 'copy' ? (['vm', 'exokernel-in-vm'] as const) : ['vm' as const]) {
+        const run = verify(named(name), mode, tree, directory.path, { parameters: { disk } });
+        expect(run, `${name} ${mode}`).toMatchObject({ verified: true, ended: true });
+        expect(run.result.parameters.disk).toBe(disk);
+        const { vmExits, diskReads, diskWrites } = run.result.counts;
+        const emulated = result(name, mode).counts;
+        expect([diskReads, diskWrites]).toEqual([emulated.diskReads, emulated.diskWrites]);
+        expect(vmExits).toBeLessThanOrEqual(emulated.vmExits);
+      }
+    }
+  });
+
   test('compute is a control: the same cycles in every mode, within 3 %', () => {
     const bare = result('compute', 'bare').cycles;
     for (const mode of MODES) {
