@@ -140,7 +140,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
   terminal.out(
     `${number(facts.files)} files, ${number(facts.bytes)} bytes, two tenants, ` +
       `profile ${spec.profile.name}, seed ${spec.seed}` +
-      `${options.diskModel === DISKS[0] ? '' : `, ${options.diskModel} disks in virtual machines`}` +
+      `${options.diskModel === DISKS[0] ? '' : `, ${options.diskModel} disks in guests`}` +
       `${skipped > 0 ? `; left out ${skipped} that are neither file nor directory` : ''}\n\n` +
       `${legend(modes)}\n\n`,
   );
