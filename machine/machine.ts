@@ -107,6 +107,62 @@ export interface BalloonPort {
   give(page: number): void;
 }
 
+/**
+ * Machines beside this one, under the same owner, by number: pages that they let one another use,
+ * and ports by which they signal. Nobody has to have any: then `self` is 0, all else is refused.
+ * What is offered stands in a table of 256 entries of the machine's own; it is checked when it is
+ * used. Refusals are false, and change nothing. A signal is told by an external interrupt.
+ */
+export interface NeighbourPort {
+  /** This machine's number, from 1; 0: it has no neighbours. */
+  self(): number;
+
+  /** Lets neighbour `to` map `page`, or copy from and to it, under `entry`. */
+  offer(entry: number, to: number, page: number, write: boolean): void;
+  /** Lets neighbour `from` put a page of its own in the place of `page`, which is given up. */
+  expect(entry: number, from: number, page: number): void;
+  /** Empties an entry. False: what it offers is mapped, and cannot be taken back. */
+  withdraw(entry: number): boolean;
+  /** Page `page`, which is given up, is from now on what `from` offers. */
+  map(from: number, entry: number, page: number, write: boolean): boolean;
+  /** False: it is no such page, or tables in use lead to it. */
+  unmap(page: number): boolean;
+  /** Copies what `from` offers over `page`, or the other way if `write`. */
+  copy(from: number, entry: number, page: number, write: boolean): boolean;
+  /** Puts `page` where `to` expects one: it is given up, and what is in it is the other's. */
+  transfer(to: number, entry: number, page: number): boolean;
+
+  /** Free port `port`, of 32, awaits that `from` connects one of its own to it. */
+  listen(port: number, from: number): boolean;
+  /** Connects free port `port` to one that awaits it. Both are signalled, once. */
+  connect(port: number, to: number, remote: number): boolean;
+  close(port: number): boolean;
+  /** Signals whoever is at the other end. A port that is signalled already stays so. */
+  send(port: number): boolean;
+  /** Ports that were signalled and are not masked, a bit each; they are so no longer. */
+  take(): number;
+  /** Ports that interrupt nobody, a bit each. What was signalled meanwhile has to be taken. */
+  mask(ports: number): void;
+}
+
+/** Of a machine that has none. */
+export const ALONE: NeighbourPort = {
+  self: () => 0,
+  offer: () => undefined,
+  expect: () => undefined,
+  withdraw: () => false,
+  map: () => false,
+  unmap: () => false,
+  copy: () => false,
+  transfer: () => false,
+  listen: () => false,
+  connect: () => false,
+  close: () => false,
+  send: () => false,
+  take: () => 0,
+  mask: () => undefined,
+};
+
 export interface Machine {
   /** Depth: 0 on the hardware, 1 in its guest. */
   readonly level: number;
@@ -179,6 +235,7 @@ export interface Machine {
   // Devices.
   readonly disk: DiskPort;
   readonly balloon: BalloonPort;
+  readonly neighbours: NeighbourPort;
   /** Writes bytes to a serial channel. */
   console(channel: number, bytes: Uint8Array): void;
   /** Takes what has arrived on a channel, at most CONSOLE_FIFO bytes: counted register reads. */

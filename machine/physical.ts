@@ -22,6 +22,7 @@ import { EventQueue } from './events.ts';
 import { Hart, type HartConfig } from './hart.ts';
 import { Blocked, HartLoop, type LoopMachine } from './hart-loop.ts';
 import {
+  ALONE,
   type BalloonPort,
   Cause,
   type Context,
@@ -64,6 +65,7 @@ export class PhysicalMachine implements Machine, LoopMachine {
   readonly hart: Hart;
   readonly contexts: Contexts;
   readonly disk: DiskPort;
+  readonly neighbours = ALONE;
   readonly balloon: BalloonPort = {
     target: () => 0,
     size: () => 0,

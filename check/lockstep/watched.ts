@@ -7,7 +7,7 @@
 import { DISK_FLUSH, DISK_FORCE, DISK_WRITE } from '../../kernel/abi.ts';
 import type { DiskCompletion, DiskPort } from '../../machine/disk.ts';
 import type { Hart } from '../../machine/hart.ts';
-import type { ContextPort, Machine, PteUpdate } from '../../machine/machine.ts';
+import { ALONE, type ContextPort, type Machine, type PteUpdate } from '../../machine/machine.ts';
 import type { PhysicalMachine } from '../../machine/physical.ts';
 import type { Regime } from '../../machine/walker.ts';
 import type { Event } from '../specification/model.ts';
@@ -19,6 +19,7 @@ export class Watched implements Machine {
   readonly level = 0;
   readonly contexts: ContextPort;
   readonly disk: DiskPort;
+  readonly neighbours = ALONE;
   /** What the kernel did, and which requests it was told to be over, since `stop`. */
   events: Event[] = [];
   over: { row: number; worked: boolean }[] = [];

@@ -31,6 +31,7 @@ import {
   refuse,
   rowFor,
 } from './life.ts';
+import { Neighbours } from './neighbours.ts';
 import { NestedPaging } from './nested.ts';
 import { PageTypes, takeParavirt } from './page-types.ts';
 import { isPassed, listen, registersOf, wake } from './passthrough.ts';
@@ -108,6 +109,14 @@ export class Hypervisor implements Supervisor, Monitor {
     this.#guests = guests;
   }
 
+  /** What paravirtual guests share. */
+  get #neighbours(): Neighbours {
+    return new Neighbours(this.state, (vm) => {
+      const paging = this.#machines[vm]?.paging;
+      return paging instanceof ParavirtPaging ? paging.types : null;
+    });
+  }
+
   get state(): State {
     assert(this.#state !== null, 'hypervisor: booted');
     return this.#state;
@@ -181,7 +190,7 @@ export class Hypervisor implements Supervisor, Monitor {
       const taken = takeParavirt(state, vm);
       if (taken === null) return null;
       const types = new PageTypes(state, vm, taken, firstAsid);
-      return (port) => new ParavirtPaging(port, state, types);
+      return (port) => new ParavirtPaging(port, state, types, this.#neighbours);
     }
     if (guest.translation !== 'shadow') {
       const root = state.vm.get(vm, Vm.root);

@@ -5,6 +5,7 @@
  * left for memory that the second stage lacks.
  */
 import { E } from '../../machine/counters.ts';
+import { ALONE } from '../../machine/machine.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
@@ -16,6 +17,8 @@ const isSecondStage = (cause: number): boolean =>
   cause === Cause.loadGuestPageFault || cause === Cause.storeGuestPageFault;
 
 export class NestedPaging implements Paging {
+  readonly neighbours = ALONE;
+  readonly clock = null;
   readonly #guest: GuestPort;
   readonly #state: State;
   readonly #guestRoot: number;
@@ -137,8 +140,16 @@ export class NestedPaging implements Paging {
     hart.charge('trap-return', hart.costs.trapReturn);
   }
 
-  returned(): void {
+  settle(): void {
     // Nothing was put off.
+  }
+
+  pend(): void {
+    // hvip is all that there is.
+  }
+
+  taken(): boolean {
+    return true;
   }
 
   yields(): boolean {

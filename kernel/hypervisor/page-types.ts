@@ -38,20 +38,10 @@ import {
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Machine, type PteUpdate, Table } from '../supervisor.ts';
 import { giveRun, takeRun } from './free-pages.ts';
-import { back, Backing, hostPage } from './pages.ts';
-import { Page, PageKind, type State, Vm } from './state.ts';
+import { back, Backing, hostPage, isVacant } from './pages.ts';
+import { Page, PageKind, type State, Type, TypeRow, Vm } from './state.ts';
 
 export const BARE = -1;
-
-/** Words of a guest page. */
-const Row = {
-  type: 0,
-  types: 1, // references of that type
-  refs: 2, // references of any kind
-  stamp: 3, // epoch when a reference was last dropped
-  views: 4, // of a table: view + 1, first of a list
-  words: 5,
-} as const;
 
 /**
  * Words of a view: where a program may read a table, it reads a copy with the guest's own numbers,
@@ -65,10 +55,8 @@ const View = {
   words: 3,
 } as const;
 
-/** What a page is used as. Tables: by level. */
-export const Type = { none: 0, writable: 1, leaf: 2, middle: 3, root: 4 } as const;
 const levelOf = (type: number): number => type - Type.leaf;
-const isTable = (type: number): boolean => type >= Type.leaf;
+const isTable = (type: number): boolean => type >= Type.leaf && type <= Type.root;
 
 const Control = {
   root: 0, // the guest's root page + 2: 1 is Bare
@@ -91,7 +79,8 @@ export const SHARED_VPN = DIRECT_VPN + 5 * GIGAPAGE_PAGES;
 export const Shared = {
   calls: 0, // the batch of hypercalls: the guest writes it
   events: 1, // pending and masked events: both write it
-  time: 2, // the guest reads it
+  time: 2, // the guest reads it: a record of stolen time
+  grants: 3, // what the guest offers its neighbours: it writes it
   // A bit for each guest page: whether it is a table. Then the guest page of each host page.
   types: 4,
 } as const;
@@ -123,12 +112,13 @@ const runsOf = (pages: number, hostPages: number): Record<RunName, number> => {
     shared: Math.ceil((framesAt(pages) + frames) / ENTRIES),
     tops: 4, // the tables above those three, and the root for translation off
     scratch: 2,
-    calls: Shared.types, // the batch, events, time and one that is spare
+    calls: Shared.types, // the pages before that
     types: typePages(pages),
     frames,
-    rows: Math.ceil((pages * Row.words) / 1024),
+    rows: Math.ceil((pages * TypeRow.words) / 1024),
     views: Math.ceil((viewsOf(pages) * View.words) / 1024),
     control: 1,
+    links: 2, // to neighbours
   };
 };
 type RunName =
@@ -142,7 +132,8 @@ type RunName =
   | 'frames'
   | 'rows'
   | 'views'
-  | 'control';
+  | 'control'
+  | 'links';
 
 /** First page of each run, taken for a guest. */
 export type ParavirtPages = Readonly<Record<RunName, number>>;
@@ -196,7 +187,7 @@ export class PageTypes {
     this.#firstAsid = firstAsid;
     const pages = state.vm.get(vm, Vm.pages);
     this.#pages = pages;
-    this.#row = new Table(machine, taken.rows, pages, Row.words);
+    this.#row = new Table(machine, taken.rows, pages, TypeRow.words);
     this.#types = new Table(machine, taken.types, Math.ceil(pages / 32), 1);
     this.#frames = new Table(machine, taken.frames, machine.pages, 1);
     this.#view = new Table(machine, taken.views, Math.floor(viewsOf(pages)), View.words);
@@ -210,7 +201,8 @@ export class PageTypes {
     this.#control.put(0, Control.asid, firstAsid);
     this.#control.put(0, Control.epoch, 1);
     this.#link();
-    state.vm.put(vm, Vm.typed, taken.types);
+    state.vm.put(vm, Vm.typed, taken.rows);
+    state.vm.put(vm, Vm.clock, this.shared(Shared.time) * PAGE_BYTES);
     for (let page = 0; page < pages; page++) {
       const host = hostPage(state, vm, page);
       if (host >= 0) this.#enter(page, host);
@@ -239,6 +231,7 @@ export class PageTypes {
     share(Shared.calls, calls, 1, WRITE);
     share(Shared.events, calls + Shared.events, 1, WRITE);
     share(Shared.time, calls + Shared.time, 1, READ);
+    share(Shared.grants, calls + Shared.grants, 1, WRITE);
     share(Shared.types, types, runs.types, READ);
     share(framesAt(this.#pages), frames, runs.frames, READ);
     const bare = tops + 3;
@@ -270,7 +263,13 @@ export class PageTypes {
       giveRun(this.#state, this.#vm, this.#taken[name as RunName], count);
     }
     this.#state.vm.put(this.#vm, Vm.typed, 0);
+    this.#state.vm.put(this.#vm, Vm.clock, 0);
     this.#machine.fence();
+  }
+
+  /** Two pages for what is written down of its neighbours. */
+  get links(): number {
+    return this.#taken.links;
   }
 
   /** Host page of the n-th page of Shared, of the first ones. */
@@ -313,15 +312,16 @@ export class PageTypes {
   /** Whether nothing of the guest leads to `page`, as far as that can be brought about. */
   yields(page: number): boolean {
     if (page >= this.#pages) return true;
-    if (this.isTable(page) && this.#row.get(page, Row.types) === 0) this.#demote(page);
-    return this.#sweep(() => this.#row.get(page, Row.refs) === 0);
+    if (this.#isForeign(page)) return false;
+    if (this.isTable(page) && this.#row.get(page, TypeRow.types) === 0) this.#demote(page);
+    return this.#sweep(() => this.#row.get(page, TypeRow.refs) === 0);
   }
 
   /** What was behind `page`, to which nothing leads, is not any more. */
   changed(page: number): void {
     const host = this.behind(page);
     if (host < 0) return;
-    assert(this.#row.get(page, Row.refs) === 0, 'page types: a page that goes is not in use');
+    assert(this.#row.get(page, TypeRow.refs) === 0, 'page types: a page that goes is not in use');
     const [table, index] = [page >>> 9, page & 511];
     this.#machine.writePtes([
       { table: this.#taken.window + table, index, value: 0 },
@@ -331,29 +331,76 @@ export class PageTypes {
     this.#flush();
   }
 
+  // ---- pages of neighbours ----------------------------------------------------------------------
+
+  /** Host page behind a page that is plain memory of the guest's own; -1: it is not. */
+  plain(page: number): number {
+    if (page >= this.#pages - 1) return -1;
+    const host = this.#reach(page);
+    return this.#row.get(page, TypeRow.type) <= Type.writable ? host : -1;
+  }
+
+  /** Whether a neighbour's page could stand at `page`. */
+  isVacant(page: number): boolean {
+    return page < this.#pages - 1 && this.behind(page) < 0 && isVacant(this.#state, this.#vm, page);
+  }
+
+  /** Whether a host page has a name here. */
+  names(host: number): boolean {
+    return this.#frames.get(host, 0) !== 0;
+  }
+
+  /** A neighbour's page stands at vacant `page`. */
+  adopt(page: number, host: number, write: boolean): void {
+    this.#enter(page, host);
+    this.#row.put(page, TypeRow.type, Type.foreign);
+    this.#row.put(page, TypeRow.more, write ? 1 : 0);
+    if (write) return;
+    const [table, index] = [this.#taken.direct + (page >>> 9), page & 511];
+    this.#machine.writePtes([{ table, index, value: pte(host, READ) }]);
+  }
+
+  /** It does no longer, and nothing remembers it. False: tables in use lead to it. */
+  disown(page: number): boolean {
+    if (!this.#sweep(() => this.#row.get(page, TypeRow.refs) === 0)) return false;
+    this.#row.put(page, TypeRow.type, Type.none);
+    this.#row.put(page, TypeRow.more, 0);
+    this.changed(page);
+    return true;
+  }
+
   // ---- references -------------------------------------------------------------------------------
 
   isTable(page: number): boolean {
-    return isTable(this.#row.get(page, Row.type));
+    return isTable(this.#row.get(page, TypeRow.type));
   }
 
   #count(page: number, refs: number, types: number): void {
-    this.#row.add(page, Row.refs, refs);
-    if (types !== 0) this.#row.add(page, Row.types, types);
+    this.#row.add(page, TypeRow.refs, refs);
+    if (types !== 0) this.#row.add(page, TypeRow.types, types);
   }
 
   /** A TLB may remember what led to `page`, until all of it is dropped. */
   #stamp(page: number): void {
-    this.#row.put(page, Row.stamp, this.#control.get(0, Control.epoch));
+    this.#row.put(page, TypeRow.stamp, this.#control.get(0, Control.epoch));
   }
 
-  /** One more leaf that allows stores. False: it is a table that is in use. */
+  #isForeign(page: number): boolean {
+    return this.#row.get(page, TypeRow.type) === Type.foreign;
+  }
+
+  /** One more leaf that allows stores. False: it is a table that is in use, or only to be read. */
   #takeWritable(page: number): boolean {
+    if (this.#isForeign(page)) {
+      if (this.#row.get(page, TypeRow.more) !== 1) return false;
+      this.#count(page, 1, 1);
+      return true;
+    }
     if (this.isTable(page)) {
-      if (this.#row.get(page, Row.types) > 0) return false;
+      if (this.#row.get(page, TypeRow.types) > 0) return false;
       this.#demote(page);
     }
-    this.#row.put(page, Row.type, Type.writable);
+    this.#row.put(page, TypeRow.type, Type.writable);
     this.#count(page, 1, 1);
     return true;
   }
@@ -361,17 +408,18 @@ export class PageTypes {
   /** One more use of `page` as a table of that type. False: it cannot be one. */
   #takeTable(page: number, type: number): boolean {
     if (this.#reach(page) < 0) return false;
-    const is = this.#row.get(page, Row.type);
+    const is = this.#row.get(page, TypeRow.type);
+    if (is === Type.foreign) return false;
     if (is === type) {
       this.#count(page, 1, 1); // checked already, used or not
       return true;
     }
     if (isTable(is)) {
-      if (this.#row.get(page, Row.types) > 0) return false;
+      if (this.#row.get(page, TypeRow.types) > 0) return false;
       this.#demote(page);
     }
     // Nor may it be read where it is mapped: it would show host numbers.
-    if (!this.#sweep(() => this.#row.get(page, Row.refs) === 0)) return false;
+    if (!this.#sweep(() => this.#row.get(page, TypeRow.refs) === 0)) return false;
     return this.#promote(page, type);
   }
 
@@ -383,8 +431,9 @@ export class PageTypes {
     const typed = !isLeaf(entry) || (entry & PTE_W) !== 0;
     this.#count(page, -1, typed ? -1 : 0);
     if (!typed && this.isTable(page)) this.#dropView(page, ptePpn(entry));
-    if (typed && isLeaf(entry) && this.#row.get(page, Row.types) === 0) {
-      this.#row.put(page, Row.type, Type.none);
+    const is = this.#row.get(page, TypeRow.type);
+    if (is === Type.writable && this.#row.get(page, TypeRow.types) === 0) {
+      this.#row.put(page, TypeRow.type, Type.none);
     }
     return page;
   }
@@ -403,20 +452,20 @@ export class PageTypes {
     }
     this.#control.put(0, Control.views, this.#view.get(view, View.next));
     this.#view.put(view, View.where, where);
-    this.#view.put(view, View.next, this.#row.get(page, Row.views));
-    this.#row.put(page, Row.views, view + 1);
+    this.#view.put(view, View.next, this.#row.get(page, TypeRow.more));
+    this.#row.put(page, TypeRow.more, view + 1);
     this.#frames.put(host, 0, page + 1);
-    this.#show(page, host);
+    this.#write(page, host, shown);
     return host;
   }
 
   #dropView(page: number, host: number): void {
-    let [before, view] = [-1, this.#row.get(page, Row.views) - 1];
+    let [before, view] = [-1, this.#row.get(page, TypeRow.more) - 1];
     while (this.#view.get(view, View.host) !== host) {
       [before, view] = [view, this.#view.get(view, View.next) - 1];
     }
     const next = this.#view.get(view, View.next);
-    if (before < 0) this.#row.put(page, Row.views, next);
+    if (before < 0) this.#row.put(page, TypeRow.more, next);
     else this.#view.put(before, View.next, next);
     this.#view.put(view, View.next, this.#control.get(0, Control.views));
     this.#control.put(0, Control.views, view + 1);
@@ -426,7 +475,7 @@ export class PageTypes {
   #endViews(page: number): void {
     const host = this.behind(page);
     for (;;) {
-      const view = this.#row.get(page, Row.views) - 1;
+      const view = this.#row.get(page, TypeRow.more) - 1;
       if (view < 0) return;
       const where = this.#view.get(view, View.where);
       const [table, index] = [this.behind(where >>> 9), where & 511];
@@ -439,21 +488,21 @@ export class PageTypes {
 
   /** Each view of a table shows what the guest wrote into an entry. */
   #follow(page: number, index: number, value: number): void {
-    let view = this.#row.get(page, Row.views) - 1;
+    let view = this.#row.get(page, TypeRow.more) - 1;
     for (; view >= 0; view = this.#view.get(view, View.next) - 1) {
       const table = this.#view.get(view, View.host);
-      this.#machine.writePtes([{ table, index, value }]);
+      this.#machine.writePtes([{ table, index, value: shown(value) }]);
     }
   }
 
-  /** Writes a table to page `to` of the hypervisor's as the guest wrote it. */
-  #show(page: number, to: number): void {
+  /** Writes a table to page `to` of the hypervisor's as the guest wrote it, each entry by `as`. */
+  #write(page: number, to: number, as: (entry: number) => number): void {
     const host = this.behind(page);
     this.#machine.copyPage(to, host);
-    const level = levelOf(this.#row.get(page, Row.type));
+    const level = levelOf(this.#row.get(page, TypeRow.type));
     const updates: PteUpdate[] = [];
     for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
-      const value = this.#canonical(level, index, entry);
+      const value = as(this.#canonical(level, index, entry));
       if (value !== entry) updates.push({ table: to, index, value });
     }
     this.#machine.writePtes(updates);
@@ -471,7 +520,7 @@ export class PageTypes {
         let word = this.#types.get(at, 0);
         for (; word !== 0; word &= word - 1) {
           const page = at * 32 + 31 - Math.clz32(word & -word);
-          if (this.#row.get(page, Row.types) > 0) continue;
+          if (this.#row.get(page, TypeRow.types) > 0) continue;
           this.#demote(page);
           found = true;
           if (enough()) return true;
@@ -491,7 +540,7 @@ export class PageTypes {
 
   /** Nothing may remember a translation that a dropped reference allowed. */
   #forgotten(page: number): void {
-    if (this.#row.get(page, Row.stamp) === this.#control.get(0, Control.epoch)) this.#flush();
+    if (this.#row.get(page, TypeRow.stamp) === this.#control.get(0, Control.epoch)) this.#flush();
   }
 
   #flush(): void {
@@ -504,7 +553,7 @@ export class PageTypes {
     const host = this.behind(page);
     // A device could write to it behind everybody's back.
     if (this.#state.page.get(host, Page.pins) > 0) return false;
-    this.#row.put(page, Row.type, type);
+    this.#row.put(page, TypeRow.type, type);
     this.#count(page, 1, 1);
     this.#setTyped(page, true);
     const [table, at] = [this.#taken.direct + (page >>> 9), page & 511];
@@ -535,7 +584,7 @@ export class PageTypes {
   #demote(page: number): void {
     this.#forgotten(page); // so nothing remembers what it led to, either
     const host = this.behind(page);
-    const level = levelOf(this.#row.get(page, Row.type));
+    const level = levelOf(this.#row.get(page, TypeRow.type));
     const updates: PteUpdate[] = [];
     for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
       if (entry === 0) continue;
@@ -550,7 +599,7 @@ export class PageTypes {
 
   /** Memory like other memory. */
   #plain(page: number): void {
-    this.#row.put(page, Row.type, Type.none);
+    this.#row.put(page, TypeRow.type, Type.none);
     this.#setTyped(page, false);
     const [table, index] = [this.#taken.direct + (page >>> 9), page & 511];
     this.#machine.writePtes([{ table, index, value: pte(this.behind(page), WRITE) }]);
@@ -598,7 +647,7 @@ export class PageTypes {
   /** The guest writes an entry of a table. False: it is not good. */
   update(page: number, index: number, value: number): boolean {
     const host = this.behind(page);
-    const level = levelOf(this.#row.get(page, Row.type));
+    const level = levelOf(this.#row.get(page, TypeRow.type));
     if (level === 2 && isOurs(index)) return value === 0;
     const entry = this.#translate(page, level, index, value);
     if (entry < 0) return false;
@@ -616,8 +665,9 @@ export class PageTypes {
     const index = (gpa % PAGE_BYTES) >>> 3;
     if (page < this.#pages && this.isTable(page)) return this.update(page, index, value);
     const host = this.#reach(page);
-    if (host >= 0) this.#machine.writePtes([{ table: host, index, value }]);
-    return host >= 0;
+    if (host < 0 || this.#isForeign(page)) return false;
+    this.#machine.writePtes([{ table: host, index, value }]);
+    return true;
   }
 
   // ---- what the guest's supervisor touches ------------------------------------------------------
@@ -626,6 +676,7 @@ export class PageTypes {
   touch(page: number): Touched {
     if (this.#reach(page) < 0) return 'beyond';
     if (this.isTable(page)) return 'table';
+    if (this.#isForeign(page)) return 'beyond'; // a store to what may only be read
     // It is there now. A root without a direct map would lack it for ever.
     const { root } = this.root();
     const entry = this.#machine.readPtes(root, DIRECT_INDEX, 1)[0] ?? 0;
@@ -639,7 +690,7 @@ export class PageTypes {
     const host = this.behind(page);
     const word = this.#machine.load(host * PAGE_BYTES + (gpa % PAGE_BYTES));
     if (gpa % 8 !== 0) return word;
-    const level = levelOf(this.#row.get(page, Row.type));
+    const level = levelOf(this.#row.get(page, TypeRow.type));
     return this.#canonical(level, (gpa % PAGE_BYTES) >>> 3, word >>> 0) | 0;
   }
 
@@ -649,23 +700,21 @@ export class PageTypes {
    */
   store(gpa: number, value: number): 'done' | 'plain' | 'refused' {
     const page = gpa >>> 12;
-    if (this.#row.get(page, Row.types) === 0) {
+    if (this.#row.get(page, TypeRow.types) === 0) {
       this.#demote(page);
       return 'plain';
     }
     if (gpa % 8 === 0) {
       return this.update(page, (gpa % PAGE_BYTES) >>> 3, value >>> 0) ? 'done' : 'refused';
     }
-    // The upper half of an entry only ever makes it invalid; but not of ours.
-    const root = this.#row.get(page, Row.type) === Type.root;
-    if (root && isOurs((gpa % PAGE_BYTES) >>> 3)) return value === 0 ? 'done' : 'refused';
+    // The upper half of an entry only ever makes it invalid.
     this.#machine.store(this.behind(page) * PAGE_BYTES + (gpa % PAGE_BYTES), value);
     return 'done';
   }
 
   /** Makes a table that nothing uses plain memory. False: it is used. */
   release(page: number): boolean {
-    if (this.#row.get(page, Row.types) > 0) return false;
+    if (this.#row.get(page, TypeRow.types) > 0) return false;
     this.#demote(page);
     return true;
   }
@@ -673,7 +722,7 @@ export class PageTypes {
   /** A copy of a table as the guest wrote it, on a page of the hypervisor's. */
   copy(page: number): number {
     const to = this.#taken.scratch;
-    this.#show(page, to);
+    this.#write(page, to, (entry) => entry);
     return to;
   }
 
@@ -682,7 +731,7 @@ export class PageTypes {
     const from = this.#taken.scratch + 1;
     fill(from);
     const host = this.behind(page);
-    const level = levelOf(this.#row.get(page, Row.type));
+    const level = levelOf(this.#row.get(page, TypeRow.type));
     for (const [index, value] of this.#machine.readPtes(from, 0, ENTRIES).entries()) {
       if (!this.update(page, index, value)) return false;
       if (level === 2 && isOurs(index)) continue;
@@ -755,7 +804,8 @@ export class PageTypes {
     const row = (page: number, column: number): number => get(this.#row.address(page, column));
     const views = [];
     for (let page = 0; page < this.#pages; page++) {
-      for (let view = row(page, Row.views) - 1; view >= 0;) {
+      if (!isTable(row(page, TypeRow.type))) continue;
+      for (let view = row(page, TypeRow.more) - 1; view >= 0;) {
         views.push({ host: get(this.#view.address(view, View.host)), page });
         view = get(this.#view.address(view, View.next)) - 1;
       }
@@ -764,10 +814,11 @@ export class PageTypes {
       root: get(this.#control.address(0, Control.root)) - 2,
       asids: { first: this.#firstAsid, count: SPACES },
       page: (page) => ({
-        type: row(page, Row.type),
-        types: row(page, Row.types),
-        refs: row(page, Row.refs),
+        type: row(page, TypeRow.type),
+        types: row(page, TypeRow.types),
+        refs: row(page, TypeRow.refs),
         isTable: ((get(types * PAGE_BYTES + (page >>> 5) * 4) >>> (page & 31)) & 1) === 1,
+        isForeign: row(page, TypeRow.type) === Type.foreign,
         direct: entry(direct, page),
         window: entry(window, page),
       }),
@@ -783,12 +834,20 @@ export interface PageBook {
   readonly types: number;
   readonly refs: number;
   readonly isTable: boolean;
+  readonly isForeign: boolean;
   readonly direct: number;
   readonly window: number;
 }
 
 /** Entries of a root that are the hypervisor's alone. */
 const isOurs = (index: number): boolean => index === WINDOW_INDEX || index === SHARED_INDEX;
+
+/**
+ * What a view shows of an entry. Hardware marks the table itself: so whatever can have been written
+ * to since is shown as written to, or who trusts the mark would lose it.
+ */
+const shown = (entry: number): number =>
+  (entry & (PTE_V | PTE_W)) === (PTE_V | PTE_W) ? (entry | PTE_D) >>> 0 : entry;
 
 /** A valid entry of a table as its guest wrote it. @param frame what stands for its host page */
 export function canonical(entry: number, frame: number): number {

@@ -191,7 +191,7 @@ export function hostPage(state: State, vm: number, page: number): number {
 export function reach(state: State, vm: number, page: number, write: boolean): number {
   if (!Number.isInteger(page) || page < 0 || page >= state.vm.get(vm, Vm.pages)) return -1;
   // A device must neither write a table that hardware walks nor read host numbers out of it.
-  if (state.isTable(vm, page)) return -1;
+  if (state.isBarred(vm, page)) return -1;
   const place = find(state, vm, page);
   const entry = place?.entry ?? 0;
   const there = (entry & PTE_V) !== 0 && !(write && (entry & COPY) !== 0);
@@ -213,6 +213,41 @@ export function giveUp(state: State, vm: number, page: number): boolean {
   if (place === null || absence(place.entry) === Absent.given) return place !== null;
   setEntry(state, vm, page, Absent.given);
   countGiven(state, vm, 1);
+  return true;
+}
+
+/** Whether nothing is behind a guest page, so that something could be put there. */
+export function isVacant(state: State, vm: number, page: number): boolean {
+  if (!Number.isInteger(page) || page < 0 || page >= state.vm.get(vm, Vm.pages)) return false;
+  const entry = find(state, vm, page)?.entry ?? 0;
+  return entry === 0 || ((entry & PTE_V) === 0 && absence(entry) === Absent.given);
+}
+
+/**
+ * What is behind page `page` of `from` goes to page `at` of `to`, which is vacant, contents and
+ * all. False: it is part of a larger page, or reached by somebody, or there is no room.
+ */
+export function handOver(
+  state: State,
+  from: number,
+  page: number,
+  to: number,
+  at: number,
+): boolean {
+  const place = find(state, from, page);
+  if (place === null || place.level > 0 || (place.entry & (PTE_V | COPY)) !== PTE_V) return false;
+  const host = ptePpn(place.entry);
+  if (state.page.get(host, Page.pins) > 0) return false;
+  const within = state.vm.get(to, Vm.held) < state.vm.get(to, Vm.limit);
+  if (state.get(Cpu.free) < ROOM || !within) return false;
+  setEntry(state, from, page, Absent.given);
+  countGiven(state, from, 1);
+  state.vm.add(from, Vm.held, -1);
+  if ((find(state, to, at)?.entry ?? 0) !== 0) countGiven(state, to, -1);
+  state.own(host, PageKind.guest, to);
+  state.page.put(host, Page.guest, at);
+  state.vm.add(to, Vm.held, 1);
+  assert(mapHost(state, to, at, host, 0), 'pages: there was room for its tables');
   return true;
 }
 

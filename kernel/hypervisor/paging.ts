@@ -8,7 +8,7 @@
  */
 import type { Hart } from '../../machine/hart.ts';
 import type { Regime } from '../../machine/walker.ts';
-import type { Privilege } from '../../machine/machine.ts';
+import type { NeighbourPort, Privilege } from '../../machine/machine.ts';
 import type { Context, Machine, PteUpdate, Trap } from '../supervisor.ts';
 import type { Exit } from './state.ts';
 
@@ -72,8 +72,8 @@ export interface Paging {
   entered(trap: Trap, from: Context | null): void;
   /** The supervisor resumes `to`, or waits. */
   left(to: Context | null, privilege: Privilege): void;
-  /** It goes on beside its program, by a return within its own privilege. */
-  returned(): void;
+  /** What it has put off is done now. */
+  settle(): void;
 
   // For the hypervisor.
   /** The guest has stopped running on the hart, and the hypervisor runs: its first act. */
@@ -82,6 +82,10 @@ export interface Paging {
   inside(): void;
   /** An external interrupt is about to be told to the guest's supervisor. */
   interrupted(): void;
+  /** The hypervisor makes events pending, bits as of Vm.pending, by whatever tells the guest. */
+  pend(events: number): void;
+  /** The guest's supervisor is to be told of an event: whether it still says so. */
+  taken(event: number): boolean;
   /** A trap of the guest's programs that reached the hypervisor first. */
   trapped(trap: Trap): Answered;
   /** Whether the host page behind `page` may be taken away now. */
@@ -90,6 +94,10 @@ export interface Paging {
   changed(page: number): void;
   /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */
   ended(): void;
+  /** Reads a word of the record of stolen time, counted; null: it is in the device page. */
+  readonly clock: ((word: number) => number) | null;
+  /** Machines beside this one. */
+  readonly neighbours: NeighbourPort;
   /** satp as the guest set it. */
   space(): AddressSpace;
   /**

@@ -13,12 +13,13 @@
  * All that outlives a trap are words of memory; the fields here mirror registers of the hart.
  */
 import { E } from '../../machine/counters.ts';
-import type { Privilege } from '../../machine/machine.ts';
+import type { NeighbourPort, Privilege } from '../../machine/machine.ts';
 import { DIRECT_VPN, PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
 import { ALL, Batch, BATCH_MAX, Call, ELEMENT, MARKS, runBatch } from './hypercalls.ts';
+import { type Ask, Events, type Neighbours, Offer, OfferFlag, OFFERS } from './neighbours.ts';
 import {
   BARE,
   canonical,
@@ -51,15 +52,21 @@ export class ParavirtPaging implements Paging {
   readonly #guest: GuestPort;
   readonly #state: State;
   readonly #types: PageTypes;
+  readonly #neighbours: Neighbours;
+  readonly neighbours: NeighbourPort;
+  readonly clock = (word: number): number => this.#read(Shared.time, word);
   readonly #pages: number; // of the guest, its device page included
   #satp: Regime; // while the guest runs: the host's satp
   #mode: number = Runs.supervisor; // and what runs under it
   #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
 
-  constructor(guest: GuestPort, state: State, types: PageTypes) {
+  constructor(guest: GuestPort, state: State, types: PageTypes, neighbours: Neighbours) {
     this.#guest = guest;
     this.#state = state;
     this.#types = types;
+    this.#neighbours = neighbours;
+    neighbours.enter(guest.vm);
+    this.neighbours = this.#neighbourPort();
     this.#pages = state.vm.get(guest.vm, Vm.pages);
     this.#satp = guest.host.regime();
   }
@@ -155,8 +162,81 @@ export class ParavirtPaging implements Paging {
     });
   }
 
-  returned(): void {
+  settle(): void {
     this.#flush();
+  }
+
+  // ---- events: a bit in a page, and an upcall that finds it there -------------------------------
+
+  pend(events: number): void {
+    const { host } = this.#guest;
+    const at = this.#types.shared(Shared.events) * PAGE_BYTES + Events.pending * 4;
+    host.store(at, host.load(at) | events);
+  }
+
+  taken(event: number): boolean {
+    const { hart, level } = this.#guest;
+    hart.install(this.#satp);
+    hart.enterLayer(Math.min(level, 2));
+    const pending = this.#read(Shared.events, Events.pending);
+    if ((pending & (1 << event)) === 0) return false;
+    this.#write(Shared.events, Events.pending, pending & ~(1 << event));
+    return true;
+  }
+
+  // ---- neighbours -------------------------------------------------------------------------------
+
+  #ask(what: Ask, ...args: readonly (number | boolean)[]): boolean {
+    const registers = args.map((arg) => Number(arg) | 0);
+    return this.#cross(PORT_CALLS.includes(what) ? 'event' : 'grant', () =>
+      this.#neighbours.ask(this.#guest.vm, what, registers),
+    );
+  }
+
+  /** The words of an offer; the flags last, when the rest stands. */
+  #offer(entry: number, flags: number, to: number, page: number): void {
+    if (!isOffer(entry)) return;
+    this.#write(Shared.grants, entry * Offer.words + Offer.to, to | 0);
+    this.#write(Shared.grants, entry * Offer.words + Offer.page, page | 0);
+    this.#write(Shared.grants, entry * Offer.words + Offer.flags, flags);
+  }
+
+  #neighbourPort(): NeighbourPort {
+    const { vm } = this.#guest;
+    const number = this.#state.vm.get(vm, Vm.number);
+    return {
+      self: () => number,
+      offer: (entry, to, page, write) => {
+        this.#offer(entry, write ? OfferFlag.map | OfferFlag.write : OfferFlag.map, to, page);
+      },
+      expect: (entry, from, page) => {
+        this.#offer(entry, OfferFlag.expect, from, page);
+      },
+      withdraw: (entry) => {
+        if (!isOffer(entry)) return false;
+        const flags = this.#read(Shared.grants, entry * Offer.words + Offer.flags);
+        if ((flags & (OfferFlag.read | OfferFlag.written)) !== 0) return false;
+        this.#write(Shared.grants, entry * Offer.words + Offer.flags, 0);
+        return true;
+      },
+      map: (from, entry, page, write) => this.#ask('map', from, entry, page, write),
+      unmap: (page) => this.#ask('unmap', page),
+      copy: (from, entry, page, write) => this.#ask('copy', from, entry, page, write),
+      transfer: (to, entry, page) => this.#ask('transfer', to, entry, page),
+      listen: (port, from) => this.#ask('listen', port, from),
+      connect: (port, to, remote) => this.#ask('connect', port, to, remote),
+      close: (port) => this.#ask('close', port),
+      send: (port) => this.#ask('send', port),
+      take: () => {
+        const ports = this.#read(Shared.events, Events.ports);
+        const masked = this.#read(Shared.events, Events.masked);
+        if ((ports & ~masked) !== 0) this.#write(Shared.events, Events.ports, ports & masked);
+        return (ports & ~masked) >>> 0;
+      },
+      mask: (ports) => {
+        this.#write(Shared.events, Events.masked, ports | 0);
+      },
+    };
   }
 
   // ---- the batch --------------------------------------------------------------------------------
@@ -372,6 +452,7 @@ export class ParavirtPaging implements Paging {
   }
 
   ended(): void {
+    this.#neighbours.left(this.#guest.vm);
     this.#types.end();
   }
 
@@ -410,3 +491,6 @@ function markOf(gpa: number): { readonly word: number; readonly bit: number } {
   const at = ((gpa >>> 3) + (gpa >>> 12) * 31) % (MARKS * 32);
   return { word: Batch.marks + (at >>> 5), bit: 1 << (at & 31) };
 }
+
+const PORT_CALLS: readonly Ask[] = ['listen', 'connect', 'close', 'send'];
+const isOffer = (entry: number): boolean => Number.isInteger(entry) && entry >= 0 && entry < OFFERS;

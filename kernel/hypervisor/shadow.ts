@@ -10,7 +10,7 @@
  */
 import { assert } from '../../machine/assert.ts';
 import { E } from '../../machine/counters.ts';
-import type { Privilege } from '../../machine/machine.ts';
+import { ALONE, type Privilege } from '../../machine/machine.ts';
 import { DIRECT_VPN } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
@@ -23,6 +23,8 @@ import { Runs, type State, Vm } from './state.ts';
 const TRAP_REGISTERS = 4;
 
 export class ShadowPaging implements Paging {
+  readonly neighbours = ALONE;
+  readonly clock = null;
   readonly #guest: GuestPort;
   readonly #state: State;
   readonly #tables: ShadowTables;
@@ -128,7 +130,7 @@ export class ShadowPaging implements Paging {
     });
   }
 
-  returned(): void {
+  settle(): void {
     // Nothing was put off: each register that it wrote was an exit.
   }
 
@@ -253,6 +255,14 @@ export class ShadowPaging implements Paging {
   }
 
   // ---- for the hypervisor -----------------------------------------------------------------------
+
+  pend(): void {
+    // hvip is all that there is.
+  }
+
+  taken(): boolean {
+    return true;
+  }
 
   yields(): boolean {
     return true;

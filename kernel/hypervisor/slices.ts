@@ -288,7 +288,8 @@ export function publish(state: State, vm: number): void {
   if (low === row.get(vm, Vm.published) && high === row.get(vm, Vm.published + 1)) return;
   row.put(vm, Vm.published, low);
   row.put(vm, Vm.published + 1, high);
-  const at = row.get(vm, Vm.ring) * PAGE_BYTES + Ring.steal * 4;
+  const clock = row.get(vm, Vm.clock);
+  const at = clock !== 0 ? clock : row.get(vm, Vm.ring) * PAGE_BYTES + Ring.steal * 4;
   const version = machine.load(at);
   machine.store(at, version + 1);
   machine.store(at + 4, low);

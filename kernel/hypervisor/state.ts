@@ -44,6 +44,8 @@ export const EXITS = [
   'stimecmp',
   'sret',
   'hypercall', // a batch of a paravirtual guest, if it crosses for nothing else
+  'grant', // a page of a neighbour
+  'event', // a port to a neighbour
 ] as const;
 export type Exit = (typeof EXITS)[number];
 
@@ -66,7 +68,9 @@ export const Vm = {
   pending: 7, // interrupts to be injected: bit 0 external, bit n of console channel n
   channel: 8, // of the console
   outstanding: 9, // disk requests
-  typed: 10, // first page of the map of its tables, if it is paravirtual
+  typed: 10, // first page of the table of its page types, if it is paravirtual
+  number: 11, // and what its neighbours call it
+  clock: 12, // address of the record of stolen time: version, cycles; 0: it is in the device page
   ring: 26, // host page of the device page
   paused: 27, // 1: does not run, whatever its state
   // Its time.
@@ -112,7 +116,8 @@ export const Vm = {
   trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them
   registers: 96, // 32 words: the guest's, while the hypervisor uses them
   exits: 128, // EXITS.length words
-  words: 160,
+  lives: 160, // machines that this row has been, which its neighbours are told apart by
+  words: 161,
 } as const;
 
 /** Its supervisor, told of a trap; a program; a program in its supervisor's privilege. */
@@ -212,6 +217,18 @@ export const GUEST_QUEUE = 16; // requests of one guest
 /** Beside one for each virtual machine, which waits for one page at a time. */
 export const SWAP_TAGS = 24;
 
+/** Words of a paravirtual guest's page. */
+export const TypeRow = {
+  type: 0,
+  types: 1, // references of that type
+  refs: 2, // references of any kind
+  stamp: 3, // epoch when a reference was last dropped
+  more: 4, // of a table: view + 1, first of a list; of a neighbour's page: 1, it may be written
+  words: 5,
+} as const;
+/** What such a page is used as. Tables: by level. */
+export const Type = { none: 0, writable: 1, leaf: 2, middle: 3, root: 4, foreign: 5 } as const;
+
 /** Words of a block of the swap area. */
 export const Slot = { vm: 0, next: 1, words: 2 } as const; // row + 1 that has it; the next free + 1
 
@@ -255,7 +272,7 @@ export class State {
     this.hint = layout.table(config.sharing === undefined ? 1 : hints(machine.pages), 1);
     this.root = layout.pages(1);
     this.end = layout.end;
-    assert(EXITS.length <= Vm.words - Vm.exits, 'hypervisor: a row has room for its exits');
+    assert(EXITS.length <= Vm.lives - Vm.exits, 'hypervisor: a row has room for its exits');
   }
 
   /** Books an exit under its cause. */
@@ -280,12 +297,12 @@ export class State {
     return this.vm.get(vm, Vm.pending);
   }
 
-  /** Whether a guest page is one of its tables, walked by hardware: only a paravirtual one's is. */
-  isTable(vm: number, page: number): boolean {
+  /** Whether no device may reach a guest page: a paravirtual guest's table, or a neighbour's. */
+  isBarred(vm: number, page: number): boolean {
     const first = this.vm.get(vm, Vm.typed);
     if (first === 0) return false;
-    const word = this.machine.load(first * PAGE_BYTES + (page >>> 5) * 4);
-    return ((word >>> (page & 31)) & 1) === 1;
+    const at = first * PAGE_BYTES + (page * TypeRow.words + TypeRow.type) * 4;
+    return this.machine.load(at) >= Type.leaf;
   }
 
   // ---- the ledger -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import { Journal } from '../../machine/memory.ts';
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import { type Locate, loadUser, readUser, storeUser } from '../../machine/user-memory.ts';
 import type { Regime } from '../../machine/walker.ts';
-import type { BalloonPort } from '../../machine/machine.ts';
+import type { BalloonPort, NeighbourPort } from '../../machine/machine.ts';
 import {
   Cause,
   type Context,
@@ -106,6 +106,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   readonly disk: DiskPort;
   readonly transactional: boolean;
   readonly balloon: BalloonPort;
+  readonly neighbours: NeighbourPort;
   readonly vcpu: HartLoop;
   readonly #host: Machine;
   readonly #monitor: Monitor;
@@ -137,6 +138,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#ring = this.pages * PAGE_BYTES;
     const paging = spec.paging(this.#port());
     this.#paging = paging;
+    this.neighbours = paging.neighbours;
     this.contexts = new Contexts(this.hart, spec.images, paging);
     this.contexts.attach(
       (pa) => this.load(pa),
@@ -158,6 +160,7 @@ export class VirtualMachine implements Machine, LoopMachine {
         for (const page of pages) paging.load(page * PAGE_BYTES);
       },
       notify: () => {
+        paging.settle();
         if (!this.#exit('disk', () => monitor.doorbell(spec.vm))) this.#stop(this.#ring);
       },
       queue: spec.queue,
@@ -167,6 +170,7 @@ export class VirtualMachine implements Machine, LoopMachine {
       size: () => this.load(this.#ring + Ring.ballooned * 4),
       give: (page) => {
         this.#finally(() => {
+          paging.settle();
           this.#exit('balloon', () => {
             monitor.give(spec.vm, page);
           });
@@ -331,13 +335,14 @@ export class VirtualMachine implements Machine, LoopMachine {
     return this.hart.now();
   }
 
-  /** As the hypervisor left it in the device page: a version that is odd is being written. */
+  /** As the hypervisor left it: a version that is odd is being written. */
   stolen(): Tick {
-    const at = this.#ring + Ring.steal * 4;
+    const inPage = (word: number): number => this.load(this.#ring + (Ring.steal + word) * 4);
+    const word = this.#paging.clock ?? inPage;
     for (;;) {
-      const version = this.load(at);
-      const cycles = (this.load(at + 4) >>> 0) + this.load(at + 8) * 2 ** 32;
-      if (version % 2 === 0 && this.load(at) === version) return cycles;
+      const version = word(0);
+      const cycles = (word(1) >>> 0) + word(2) * 2 ** 32;
+      if (version % 2 === 0 && word(0) === version) return cycles;
     }
   }
 
@@ -468,6 +473,7 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   /** hvip: an external interrupt for the guest, taken when it next runs. */
   inject(interrupts: number): void {
+    this.#paging.pend(interrupts);
     this.#interrupts |= interrupts;
   }
 
@@ -484,7 +490,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   returned(): void {
-    this.#paging.returned();
+    this.#paging.settle();
   }
 
   trapLevel(cause: number, privilege: Privilege): number {
@@ -503,14 +509,14 @@ export class VirtualMachine implements Machine, LoopMachine {
     const was = (this.#interrupts & 1) !== 0;
     this.#interrupts &= ~1;
     const { posted, queue } = this.#spec;
-    return (posted && queue?.takeInterrupt() === true) || was;
+    return (posted && queue?.takeInterrupt() === true) || (was && this.#paging.taken(0));
   }
 
   takeTyped(): number {
     if (this.#interrupts >>> 1 === 0) return -1;
     const channel = 31 - Math.clz32(this.#interrupts);
     this.#interrupts &= ~(1 << channel);
-    return channel;
+    return this.#paging.taken(channel) ? channel : -1;
   }
 
   nextEvent(): Tick {

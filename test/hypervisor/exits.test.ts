@@ -470,7 +470,8 @@ describe('a guest that breaks the rules stops alone', () => {
         seen.push(yield* port.load(0x4000));
       }
     });
-    const w = world([good(1), scripted(attacker, spy), scripted(victim, keep)]);
+    const apart = { ...scripted(victim, keep), firstBlock: 48 };
+    const w = world([good(1), scripted(attacker, spy), apart]);
     w.machine.run(20_000_000);
     expect(seen).toEqual([]); // nothing is mapped there: its first load is its last
     expect(w.output.get(1)).toBe(PRIMES);

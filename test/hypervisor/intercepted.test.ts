@@ -90,6 +90,22 @@ const ASKS: Record<keyof Machine, Ask> = {
   balloon: (m, a) => {
     m.balloon.give(at(a, 0));
   },
+  neighbours: (m, a) => {
+    const n = m.neighbours;
+    n.offer(at(a, 0), at(a, 1), at(a, 2), true);
+    n.expect(at(a, 3), at(a, 1), at(a, 2));
+    n.map(at(a, 1), at(a, 0), at(a, 2), at(a, 3) > 0);
+    n.copy(at(a, 1), at(a, 0), at(a, 2), at(a, 3) > 0);
+    n.transfer(at(a, 1), at(a, 0), at(a, 2));
+    n.unmap(at(a, 2));
+    n.withdraw(at(a, 0));
+    n.listen(at(a, 0), at(a, 1));
+    n.connect(at(a, 0), at(a, 1), at(a, 2));
+    n.send(at(a, 0));
+    n.mask(at(a, 3));
+    n.take();
+    n.close(at(a, 0));
+  },
   console: (m, a) => {
     m.console(at(a, 0), Uint8Array.of(at(a, 1)));
   },

@@ -16,9 +16,8 @@ import {
 } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
-import { Type } from '../../kernel/hypervisor/page-types.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
-import { Page, PageKind, Vm, VmState } from '../../kernel/hypervisor/state.ts';
+import { Page, PageKind, Type, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { hostPage } from '../machine/rigs.ts';
 
 const CODES: readonly number[] = [VmState.stopped, VmState.free, VmState.dying, VmState.shell];
@@ -43,8 +42,8 @@ export function typeViolations(
   const hostOf = (page: number): number => hostPage(get, row(Vm.root), page);
   const pageOf = new Map<number, number>();
   for (let page = 0; page < pages; page++) {
-    const { window, direct, isTable, type } = books.page(page);
-    if (isTable !== type >= Type.leaf)
+    const { window, direct, isTable, isForeign, type } = books.page(page);
+    if (isTable !== (type >= Type.leaf && !isForeign))
       wrong.push(`page ${page}: the map of tables says ${isTable}`);
     if (window === 0) {
       if (direct !== 0) wrong.push(`page ${page}: in the direct map, and not known`);
@@ -52,6 +51,14 @@ export function typeViolations(
     }
     const host = ptePpn(window);
     pageOf.set(host, page);
+    if (isForeign) {
+      // A neighbour's page is pinned, whoever has it, so that it is nobody's meanwhile.
+      if (ledger(host, Page.pins) < 1) wrong.push(`page ${page}: a neighbour's, and not pinned`);
+      if (ledger(host, Page.owner) >>> 8 === vm + 1) wrong.push(`page ${page}: its own neighbour`);
+      if (hostOf(page) >= 0) wrong.push(`page ${page}: a neighbour's, and its own`);
+      if (books.frame(host) !== page + 1) wrong.push(`page ${page}: it has another name`);
+      continue;
+    }
     if (host !== hostOf(page)) wrong.push(`page ${page}: another host page than it has`);
     if (ledger(host, Page.owner) !== (PageKind.guest | ((vm + 1) << 8))) {
       wrong.push(`page ${page}: its host page is not its own`);
@@ -110,7 +117,8 @@ export function typeViolations(
       if ((entry & PTE_G) !== 0) wrong.push(`${where}: global`);
       if ((entry & PTE_W) !== 0) {
         bump(types, target);
-        if (is.type !== Type.writable) wrong.push(`${where}: page ${target} may be written`);
+        const may = is.isForeign ? (is.direct & PTE_W) !== 0 : is.type === Type.writable;
+        if (!may) wrong.push(`${where}: page ${target} may be written`);
       } else if (view === undefined && is.isTable) wrong.push(`${where}: shows host numbers`);
       if (view !== undefined) seen.add(host);
     }
@@ -138,6 +146,9 @@ export function typeViolations(
       if (ptePpn(shown) !== name || (shown & flags) !== (real & flags)) {
         wrong.push(`a view of page ${page} shows another entry ${index}`);
       }
+      if ((real & ~shown & PTE_D) !== 0 && (real & PTE_V) !== 0) {
+        wrong.push(`a view of page ${page} shows entry ${index} as clean`);
+      }
     }
   }
 
@@ -147,9 +158,10 @@ export function typeViolations(
     if (space < first || space >= first + count) continue;
     const writes = (flags & (PTE_W | PTE_D)) === (PTE_W | PTE_D);
     const page = pageOf.get(ppn);
-    const own = ledger(ppn, Page.owner) >>> 8 === vm + 1;
+    const own = ledger(ppn, Page.owner) >>> 8 === vm + 1 || page !== undefined;
     if (!own) wrong.push(`TLB: ${vpn.toString(16)} is host page ${ppn}, which is not the guest's`);
-    if (writes && page !== undefined && books.page(page).isTable) {
+    const is = page === undefined ? null : books.page(page);
+    if (writes && is !== null && (is.isTable || (is.isForeign && (is.direct & PTE_W) === 0))) {
       wrong.push(`TLB: table ${page} can be written at ${vpn.toString(16)}`);
     }
   }

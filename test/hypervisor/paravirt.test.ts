@@ -16,7 +16,7 @@ import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import { Batch, BATCH_MAX, Call } from '../../kernel/hypervisor/hypercalls.ts';
 import { Shared } from '../../kernel/hypervisor/page-types.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
-import { type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
+import { EXITS, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { hostPage } from '../machine/rigs.ts';
 import { Cell, program, RO, RW, Script } from '../machine/script.ts';
 import { typeViolations, watchTypes } from './page-books.ts';
@@ -396,6 +396,22 @@ describe('page types', () => {
         s.machine.writePtes([{ table: root, index: 1, value: pte(leaf, PTE_V) }]);
       },
     ],
+    [
+      'a root of which some entries are good and one is not',
+      (s) => {
+        const [root, middle, leaf] = [s.page(), s.page(), s.page()];
+        s.machine.copyPage(root, s.spaceOf(1).root);
+        s.machine.writePtes([
+          { table: root, index: 1, value: pte(middle, PTE_V) },
+          { table: middle, index: 0, value: pte(leaf, PTE_V) },
+          { table: leaf, index: 0, value: pte(DATA[0], RO) },
+          { table: leaf, index: 1, value: pte(s.spaceOf(1).leaf, RO) },
+          { table: leaf, index: 2, value: pte(DATA[1], RW) },
+          { table: leaf, index: 9, value: pte(PAGES, RW) },
+        ]);
+        s.machine.setAddressSpace({ root, asid: 4 });
+      },
+    ],
     ['a table mapped writable', (s) => s.map(1, 5, RW, s.spaceOf(1).leaf)],
     ['its root mapped writable', (s) => s.map(1, 5, RW, s.spaceOf(1).root)],
     [
@@ -520,6 +536,71 @@ describe('page types', () => {
     expect(
       Script.notes(w.peek(0)).map((word) => (word >>> 10) - w.peek(0)(Cell.nextPage * 4)),
     ).toEqual([-4]);
+  });
+
+  test('zeros in the half of a root that is not its own change nothing', () => {
+    const w = beside((s) => {
+      const { root } = s.spaceOf(1);
+      s.machine.writePtes([260, 261].map((index) => ({ table: root, index, value: 0 })));
+      s.note(...s.machine.readPtes(root, 256, 6).map((entry) => entry & PTE_V));
+      s.map(1, 4, RW, DATA[0]);
+      s.note(s.machine.loadUser(VA) ?? -1);
+    });
+    expect(Script.notes(w.peek(0))).toEqual([1, 0, 0, 0, 0, 0, 0]);
+  });
+
+  test('ASIDs that share a place of the host are kept apart', () => {
+    const w = beside((s) => {
+      const { machine: m } = s;
+      const spaces = [s.spaceOf(1).root, s.page()];
+      m.store(DATA[0] * PAGE_BYTES, 11);
+      m.store(DATA[1] * PAGE_BYTES, 22);
+      s.map(1, 4, RW, DATA[0]);
+      const [root = 0, other = 0] = spaces;
+      const [middle, leaf] = [s.page(), s.page()];
+      m.copyPage(other, root);
+      m.writePtes([
+        { table: other, index: 0, value: pte(middle, PTE_V) },
+        { table: middle, index: 0, value: pte(leaf, PTE_V) },
+        { table: leaf, index: 4, value: pte(DATA[1], RW) },
+      ]);
+      for (let n = 0; n < 6; n++) {
+        m.setAddressSpace({ root: spaces[n % 2] ?? 0, asid: 1 + (n % 2) * 64 });
+        s.note(m.loadUser(VA) ?? -1);
+      }
+      m.setAddressSpace({ root, asid: 1 });
+    });
+    expect(Script.notes(w.peek(0))).toEqual([11, 22, 11, 22, 11, 22]);
+  });
+
+  test('what a call in its own privilege changes is there when it returns', () => {
+    const seen: number[] = [];
+    const script = new Script({
+      boot: (s) => {
+        s.space(1);
+        s.machine.contexts.create(1, 0, 'supervisor');
+        s.machine.contexts.start(1, 0, []);
+        s.put(Cell.current, 1);
+      },
+      trap: (s, { cause }) => {
+        if (cause !== Cause.environmentCall) return false;
+        const n = s.machine.contexts.argument(1, 0);
+        s.machine.store((40 + n) * PAGE_BYTES, n);
+        s.map(1, 4, RW, 40 + n);
+        s.machine.contexts.setResult(1, 0);
+        return true;
+      },
+    });
+    const body = program(function* (port) {
+      for (let n = 0; n < 8; n++) {
+        yield* port.call(n);
+        seen.push(yield* port.load(VA));
+      }
+    });
+    const w = world([guest(script, body)]);
+    watched(w, [0]);
+    expect(seen).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    expect(w.hypervisor.exits(0)).toMatchObject({ hypercall: 8, reflect: 1 });
   });
 
   // ---- the batch --------------------------------------------------------------------------------
@@ -684,6 +765,66 @@ describe('page types', () => {
       return machine.hart.counters.totals(null, 3).pageWalkReferences;
     };
     expect(references(60) - references(10)).toBe(150);
+  });
+
+  test('what was stolen stands in a page that it reads without an exit', () => {
+    const stolen: number[] = [];
+    const body = program(function* (port) {
+      for (let n = 0; n < 60; n++) {
+        yield* port.call(n);
+        port.work(500) ?? (yield* port.fault());
+      }
+    });
+    const reads = (times: number): { readonly exits: number; readonly steal: number } => {
+      stolen.length = 0;
+      const script = atCall((s) => {
+        for (let n = 0; n < times; n++) stolen.push(s.machine.stolen());
+      });
+      const other = guest(
+        atCall(() => undefined),
+        body,
+        { channel: 2 },
+      );
+      const w = world([guest(script, body), other], { ...CONFIG, sliceCycles: 3001 });
+      w.machine.run(1e8);
+      const exits = w.hypervisor.exits(0);
+      const { steal } = w.hypervisor.times(0);
+      return { exits: EXITS.reduce((sum, exit) => sum + exits[exit], -exits.timer), steal };
+    };
+    const once = reads(1);
+    expect(stolen.every((now, n) => n === 0 || now >= (stolen[n - 1] ?? 0))).toBe(true);
+    expect(stolen.at(-1)).toBeGreaterThan(0);
+    expect(stolen.at(-1)).toBeLessThanOrEqual(once.steal);
+    expect(reads(8).exits).toBe(once.exits);
+  });
+
+  test('an event that the guest itself takes out of its page is not told: its own affair', () => {
+    const told = (clear: boolean): number => {
+      let heard = 0;
+      const script = new Script({
+        trap: (s, { cause }) => {
+          if (cause === Cause.externalInterrupt) {
+            heard++;
+            return true;
+          }
+          if (cause !== Cause.environmentCall) return false;
+          s.machine.disk.submit({ tag: 1, write: false, block: 0, pages: [s.page()] });
+          s.machine.contexts.setResult(1, 0);
+          return true;
+        },
+      });
+      const w = world([guest(script, caller(1))]);
+      const paging = w.hypervisor.machines[0]?.paging;
+      const page = paging instanceof ParavirtPaging ? paging.types.shared(Shared.events) : 0;
+      // As soon as the hypervisor has made it pending.
+      w.machine.hart.listener = () => {
+        if (clear) w.machine.memory.put(page * PAGE_BYTES, 0);
+      };
+      w.machine.run(1e9);
+      expect(w.state(0)).toBe(VmState.waiting);
+      return heard;
+    };
+    expect([told(false), told(true)]).toEqual([1, 0]);
   });
 
   // ---- beside the rest of the hypervisor --------------------------------------------------------

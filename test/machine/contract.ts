@@ -1208,6 +1208,27 @@ export function machineContract({ name, make, storm, restarts, virtual }: Maker)
       expect(rig.output()).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
     });
 
+    test('neighbours: what nobody offered or connected is refused, and there may be none', () => {
+      const { notes } = play(
+        {
+          trap: (s, { cause }) => {
+            if (cause !== Cause.environmentCall) return false;
+            const n = s.machine.neighbours;
+            const page = s.machine.pages - 2;
+            s.note(+(n.self() >= 0), +n.map(1, 0, page, true), +n.unmap(page));
+            s.note(+n.copy(2, 0, 30, false), +n.transfer(1, 0, 30), +n.connect(1, 2, 3));
+            s.note(+n.send(1), +n.close(1), n.take(), +n.listen(0, 999));
+            s.machine.contexts.setResult(1, 0);
+            return true;
+          },
+        },
+        function* (port) {
+          yield* port.call(0);
+        },
+      );
+      expect(notes).toEqual([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
+
     test('entropy: 32 bits, the same for the same seed, another for another', () => {
       const draw = (seed: number): number[] => {
         const supervisor = new Script({
