@@ -783,7 +783,7 @@ describe('page types', () => {
       const other = guest(
         atCall(() => undefined),
         body,
-        { channel: 2 },
+        { channel: 2, firstBlock: 8 },
       );
       const w = world([guest(script, body), other], { ...CONFIG, sliceCycles: 3001 });
       w.machine.run(1e8);
