@@ -20,7 +20,14 @@ import {
 } from '../machine/sv39.ts';
 import { PAGE_BYTES } from '../machine/units.ts';
 
-export type { Context, Machine, PteUpdate, Supervisor, Trap } from '../machine/machine.ts';
+export type {
+  Context,
+  GuestMode,
+  Machine,
+  PteUpdate,
+  Supervisor,
+  Trap,
+} from '../machine/machine.ts';
 export { Cause } from '../machine/machine.ts';
 
 /** Rows of words at a fixed place in memory: [rows × columns], counted access only. */

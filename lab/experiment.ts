@@ -16,6 +16,8 @@ import type { TraceEvent } from '../machine/trace.ts';
 import { PROGRAMS } from '../libos/unix/programs/index.ts';
 import { unix } from '../libos/unix/unix.ts';
 import { geometry } from '../libos/unix/fs/format.ts';
+import type { Hypervisor } from '../kernel/hypervisor/hypervisor.ts';
+import { EXITS, type Exit } from '../kernel/hypervisor/state.ts';
 import { makeFileSystem, type Node } from './mkfs.ts';
 import { build, diskFor, type Mode, type Parameters, sideBySide } from './modes.ts';
 import type { Tree } from './tree.ts';
@@ -33,14 +35,18 @@ export interface Result {
   readonly counts: Counts;
   /** cycles of tenants, kernels and hypervisor together; idle time left out */
   readonly cycles: number;
-  /** the same, by who ran: supervisors at depth 0 and 1, user code */
+  /** the same, by who ran: the supervisor at depth 0, those in guests, user code */
   readonly cyclesByLayer: { readonly outer: number; readonly inner: number; readonly user: number };
+  /** of the whole run, booting included: exits by cause, of each hypervisor, the outermost first */
+  readonly exits: readonly Exits[];
   readonly hostCommand: string;
   readonly stdoutSha256: string;
   readonly verified: boolean;
   /** messages of kernels about environments that they destroyed */
   readonly complaints: readonly string[];
 }
+
+export type Exits = Readonly<Partial<Record<Exit, number>>>;
 
 export interface Run {
   readonly workload: Workload;
@@ -167,6 +173,7 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
   const stdout: Uint8Array[][] = numbers.map(() => []);
   const complaints: string[] = [];
   let ended = true;
+  const exits: Partial<Record<Exit, number>>[] = [];
 
   for (const tenants of groups) {
     const file = new Map<number, Uint8Array>();
@@ -178,7 +185,7 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
     scripts.forEach((script, boot) => {
       if (boot > 0) rewriteScript(medium, file, script, blocks, tenants.length);
       const snapshots = new Map<number, Tally>();
-      const { machine } = build({
+      const { machine, hypervisors } = build({
         mode,
         tenants,
         images: [image],
@@ -197,6 +204,9 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
       for (const [channel, before] of snapshots) {
         totals.add(Tally.of(machine, channel).minus(before));
       }
+      hypervisors.forEach((hypervisor, level) => {
+        addExits((exits[level] ??= {}), hypervisor);
+      });
       machine.powerOff();
     });
   }
@@ -215,15 +225,24 @@ function perform(spec: Run, watch: (machine: PhysicalMachine) => void): Outcome 
       cycles: totals.cycles,
       cyclesByLayer: {
         outer: totals.layers[0] ?? 0,
-        inner: totals.layers[1] ?? 0,
+        inner: (totals.layers[1] ?? 0) + (totals.layers[2] ?? 0),
         user: totals.layers[3] ?? 0,
       },
+      exits,
       stdoutSha256: agree ? (hashes[0] ?? '') : hashes.join(' '),
       complaints,
     },
     stdout: outputs,
     ended,
   };
+}
+
+/** Adds up the exits of all virtual machines of a hypervisor. */
+function addExits(to: Partial<Record<Exit, number>>, hypervisor: Hypervisor): void {
+  for (let vm = 0; vm < hypervisor.state.vm.rows; vm++) {
+    const exits = hypervisor.exits(vm);
+    for (const exit of EXITS) to[exit] = (to[exit] ?? 0) + exits[exit];
+  }
 }
 
 /** Runs until nothing is left to do. False if the limit came first. */

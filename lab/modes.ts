@@ -9,6 +9,7 @@ import type { Medium } from '../machine/disk.ts';
 import { PhysicalMachine } from '../machine/physical.ts';
 import { Exokernel } from '../kernel/exokernel/exokernel.ts';
 import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
+import { composedCost } from '../kernel/hypervisor/composed.ts';
 import { Hypervisor, shadowPool } from '../kernel/hypervisor/hypervisor.ts';
 import type { Translation } from '../kernel/hypervisor/life.ts';
 import { paravirtCost } from '../kernel/hypervisor/page-types.ts';
@@ -27,6 +28,8 @@ export const ALL_MODES = [
   'vm-paravirt',
   'exokernel-in-shadow',
   'exokernel-in-paravirt',
+  'vm-in-vm',
+  'shadow-in-vm',
 ] as const;
 export type Mode = (typeof ALL_MODES)[number];
 
@@ -41,12 +44,18 @@ export const MODE_TITLES: Readonly<Record<Mode, string>> = {
   'vm-paravirt': 'unikernel in a virtual machine each, hypercalls and direct paging',
   'exokernel-in-shadow': 'exokernel in one virtual machine with shadow tables',
   'exokernel-in-paravirt': 'exokernel in one paravirtual machine',
+  'vm-in-vm': 'the same as vm, and their hypervisor in a virtual machine of another',
+  'shadow-in-vm': 'the same as vm-shadow, and their hypervisor in a nested guest of another',
 };
 
 /** Of modes with a hypervisor: what runs in its guests, and how their memory is translated. */
-const HOSTED: Readonly<
-  Partial<Record<Mode, { readonly exokernel: boolean; readonly translation: Translation }>>
-> = {
+interface Hosted {
+  readonly exokernel: boolean;
+  readonly translation: Translation;
+  /** whether the hypervisor of these guests is a guest itself */
+  readonly within?: boolean;
+}
+const HOSTED: Readonly<Partial<Record<Mode, Hosted>>> = {
   vm: { exokernel: false, translation: 'nested' },
   'vm-nested': { exokernel: false, translation: 'nested' },
   'vm-shadow': { exokernel: false, translation: 'shadow' },
@@ -54,6 +63,8 @@ const HOSTED: Readonly<
   'exokernel-in-vm': { exokernel: true, translation: 'nested' },
   'exokernel-in-shadow': { exokernel: true, translation: 'shadow' },
   'exokernel-in-paravirt': { exokernel: true, translation: 'paravirt' },
+  'vm-in-vm': { exokernel: false, translation: 'nested', within: true },
+  'shadow-in-vm': { exokernel: false, translation: 'shadow', within: true },
 };
 
 export interface Parameters {
@@ -76,11 +87,14 @@ export const ENVIRONMENTS = 160; // rows of a kernel's table: two tenants of 64 
 const SLICES = 16;
 const EXTENTS = 16;
 const MEGAPAGE = 512; // pages
+const NESTED_PAGES = 256; // of composed tables, where the hypervisor is a guest itself
 
 export interface Built {
   readonly machine: PhysicalMachine;
-  /** the hypervisor, where there is one: for its exits by cause */
+  /** the hypervisor, where there is one; that of the tenants' kernels */
   readonly hypervisor: Hypervisor | null;
+  /** all of them, the outermost first: for their exits by cause */
+  readonly hypervisors: readonly Hypervisor[];
   /** the kernels that library OSes run on: of a mode with a kernel for each tenant, by tenant */
   readonly kernels: readonly (Exokernel | Unikernel)[];
 }
@@ -150,10 +164,14 @@ export function build(wiring: Wiring): Built {
   const side = hosted?.exokernel === false;
   const guestPages = side ? withOverhead(quota) : withOverhead(quota * tenants.length);
   const guests = side ? tenants.length : 1;
-  const pages =
+  const hosting =
     hosted === undefined
       ? withOverhead(quota * tenants.length)
       : hostPages(guests, guestPages, hosted.translation);
+  const within = hosted?.within === true;
+  const pages = within
+    ? hostPages(1, hosting + composedCost(NESTED_PAGES, hosting), 'nested')
+    : hosting;
   const machine = new PhysicalMachine({
     pages,
     images,
@@ -167,7 +185,7 @@ export function build(wiring: Wiring): Built {
   if (hosted === undefined) {
     const kernel = mode === 'bare' ? unikernel(tenants[0] ?? 1) : exokernel();
     machine.boot(kernel);
-    return { machine, hypervisor: null, kernels: [kernel] };
+    return { machine, hypervisor: null, hypervisors: [], kernels: [kernel] };
   }
   const guest = (
     supervisor: Supervisor,
@@ -184,7 +202,24 @@ export function build(wiring: Wiring): Built {
     disk: parameters.disk ?? 'emulated',
   });
   const kernels = side ? tenants.map(unikernel) : [exokernel()];
-  const hypervisor = new Hypervisor({ sliceCycles, backing, secondStage }, kernels.map(guest));
-  machine.boot(hypervisor);
-  return { machine, hypervisor, kernels };
+  const config = { sliceCycles, backing, secondStage };
+  const hypervisor = new Hypervisor(config, kernels.map(guest));
+  if (!within) {
+    machine.boot(hypervisor);
+    return { machine, hypervisor, hypervisors: [hypervisor], kernels };
+  }
+  const outer = new Hypervisor(config, [
+    {
+      supervisor: hypervisor,
+      images: [],
+      pages: hosting,
+      firstBlock: 0,
+      blocks: diskFor(tenants.length, blocks),
+      channel: tenants[0] ?? 1,
+      accounts: true,
+      nestedPages: hosted.translation === 'nested' ? NESTED_PAGES : 0,
+    },
+  ]);
+  machine.boot(outer);
+  return { machine, hypervisor, hypervisors: [outer, hypervisor], kernels };
 }

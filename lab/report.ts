@@ -4,10 +4,12 @@
  */
 import { type CostProfile, cyclesOf } from '../machine/costs.ts';
 import type { Counts } from '../machine/counters.ts';
-import type { Result } from './experiment.ts';
+import { EXITS } from '../kernel/hypervisor/state.ts';
+import type { Exits, Result } from './experiment.ts';
 import { ALL_MODES, type Mode, MODE_TITLES } from './modes.ts';
 
 type Counted = Pick<Result, 'mode' | 'counts' | 'cycles'>;
+type Counting = Pick<Result, 'workload' | 'mode' | 'exits'>;
 
 /** What every table of modes shows. */
 export const COUNTED: readonly (readonly [title: string, of: (result: Counted) => string])[] = [
@@ -49,6 +51,44 @@ export function table(results: readonly Result[]): string {
     spaced.push(line);
   });
   return spaced.join('\n');
+}
+
+/**
+ * Exits by cause, a column for each hypervisor of each mode, the outermost first. What a guest's
+ * guest does is told to its own hypervisor by the outer one: the last line says what that costs.
+ */
+export function exitTable(results: readonly Counting[]): string {
+  const sum = (exits: Exits): number => EXITS.reduce((all, exit) => all + (exits[exit] ?? 0), 0);
+  const parts: string[] = [];
+  for (const workload of new Set(results.map((result) => result.workload))) {
+    const mine = results.filter((result) => result.workload === workload);
+    const columns = mine.flatMap(({ mode, exits }) =>
+      exits.map((counts, level) => ({
+        title: `${mode} ${level}`,
+        counts,
+        inner: exits[level + 1],
+      })),
+    );
+    if (columns.length === 0) continue;
+    const row = (title: string, of: (counts: Exits) => number): string[] => [
+      title,
+      ...columns.map(({ counts }) => number(of(counts))),
+    ];
+    const causes = EXITS.filter((exit) => columns.some(({ counts }) => (counts[exit] ?? 0) > 0));
+    const rows = [
+      [`exits, ${workload}`, ...columns.map(({ title }) => title)],
+      ...causes.map((exit) => row(exit, (counts) => counts[exit] ?? 0)),
+      row('all', sum),
+    ];
+    if (columns.some(({ inner }) => inner !== undefined)) {
+      const each = columns.map(({ counts, inner }) =>
+        inner === undefined ? '' : (sum(counts) / sum(inner)).toFixed(2),
+      );
+      rows.push(['for each inner one', ...each]);
+    }
+    parts.push(aligned(rows, 1).join('\n'));
+  }
+  return parts.join('\n\n');
 }
 
 /** Columns padded to equal width: the first `left` of them to the left, the others to the right. */

@@ -31,6 +31,8 @@ export class Blocked extends Error {
 export interface LoopMachine {
   readonly level: number;
   readonly hart: Hart;
+  /** Whether what runs here does so in guest mode of the machine below, as a nested guest does. */
+  readonly inGuestMode: boolean;
   regime(): Regime;
   timer(): Tick;
   /** Takes the pending external interrupt, if there is one. */
@@ -73,14 +75,22 @@ export class HartLoop implements Context {
     this.#boot = boot;
   }
 
+  get inGuestMode(): boolean {
+    return this.#machine.inGuestMode;
+  }
+
   /** True while the supervisor waits for an interrupt. */
   get idle(): boolean {
     return this.#booted && this.#current === null && this.#pending === null;
   }
 
-  /** Its hypervisor has taken a trap of the guest's programs, and gives it to the guest. */
-  inject(got: Trap): void {
+  /** Its hypervisor has taken a trap of the guest's programs, and gives it on; how to undo that. */
+  inject(got: Trap): () => void {
+    const was = this.#pending;
     this.#pending = { ...got, level: this.#machine.level };
+    return () => {
+      this.#pending = was;
+    };
   }
 
   /**
@@ -150,10 +160,10 @@ export class HartLoop implements Context {
       got.cause === Cause.environmentCall &&
       this.#current !== null &&
       machine.privilegeOf(this.#current) === 'supervisor';
-    if (machine.transactional) machine.begin();
-    this.#count(got, call);
     let next: Context | null;
     try {
+      if (machine.transactional) machine.begin();
+      this.#count(got, call);
       if (call) hart.charge('procedure-call', hart.costs.procedureCall);
       else machine.entered(got, this.#current);
       this.#supervisor.trap(got);
@@ -185,8 +195,8 @@ export class HartLoop implements Context {
   #start(): Trap | null {
     const machine = this.#machine;
     this.#enter();
-    if (machine.transactional) machine.begin();
     try {
+      if (machine.transactional) machine.begin();
       this.#boot();
       this.#current = this.#supervisor.dispatch();
       machine.left(this.#current);

@@ -206,21 +206,21 @@ export interface Machine {
   attribute(owner: number): void;
   /** Counted loads and stores of this supervisor so far: an instrument, for asserting bounds. */
   references(): number;
+  /** A word as it stands, uncharged: an instrument, for reports. Null: its page is away. */
+  peek(pa: number): number | null;
   /** Charges `instructions` of computation that no counted access stands for. */
   work(instructions: number): void;
 
   /** Reads or writes `count` control registers whose values matter to nobody here: a guest's. */
   moveRegisters(count: number): void;
 
-  // The virtualised privilege pair (hypervisor extension), for a supervisor that runs guests.
+  // For a supervisor that runs guests.
   /** The hart that a guest of this machine runs on: there is one, however deep. */
   readonly hart: Hart;
+  /** The hypervisor extension (misa.H); null: this machine lacks it, and has one stage. */
+  readonly guestMode: GuestMode | null;
   /** satp, and hgatp if this machine is a guest's, as they stand. */
   regime(): Regime;
-  /** What the hart is set to while guest `vmid` runs with these roots, in this machine's pages. */
-  guestRegime(guest: Regime): Regime;
-  /** hfence.gvma: everything that depends on the second stage of guest `vmid`. */
-  fenceGuest(vmid: number): void;
   /** Level of the supervisor that a trap of this machine's programs reaches first. */
   trapLevel(cause: number, privilege: Privilege): number;
   /**
@@ -242,6 +242,25 @@ export interface Machine {
   consoleRead(channel: number): Uint8Array;
   /** 32 random bits, seeded. */
   entropy(): number;
+}
+
+/**
+ * The virtualised privilege pair, as far as supervisors here use it: what a guest in guest mode
+ * does itself, the hart knows. Whatever of this a supervisor does that is a guest itself, exits.
+ */
+export interface GuestMode {
+  /** What the hart is set to while guest `vmid` runs with these roots, in this machine's pages. */
+  regime(guest: Regime): Regime;
+  /** hgatp: which guest `enter` will enter, and the root of its second stage. Orders nothing. */
+  select(vmid: number, guestRoot: number): void;
+  /** Reads or writes `count` registers of the extension: hstatus, htval, hvip, vs*. */
+  moveRegisters(count: number): void;
+  /** hfence.gvma: what depends on the second stage of guest `vmid`, or on one page of it. */
+  fence(vmid: number, page?: number): void;
+  /** sret into guest mode: what it costs until the guest runs. */
+  enter(): void;
+  /** A guest traps to this machine's supervisor: what it costs until that runs. */
+  leave(cause: number): void;
 }
 
 /** Bytes that a serial channel hands over at a time, as a 16550 does. */

@@ -26,6 +26,7 @@ import {
   type BalloonPort,
   Cause,
   type Context,
+  type GuestMode,
   type Machine,
   type PteUpdate,
   type Supervisor,
@@ -71,6 +72,25 @@ export class PhysicalMachine implements Machine, LoopMachine {
     size: () => 0,
     give: () => undefined,
   };
+  readonly guestMode: GuestMode = {
+    regime: (guest) => guest,
+    select: () => {
+      this.moveRegisters(1); // whoever runs brings his regime along
+    },
+    moveRegisters: (count) => {
+      this.moveRegisters(count);
+    },
+    fence: (vmid) => {
+      this.hart.fenceGuest(vmid); // whole: a TLB of both stages knows no guest-physical pages
+    },
+    enter: () => {
+      this.left();
+    },
+    leave: () => {
+      this.entered();
+    },
+  };
+  readonly inGuestMode = false;
   readonly profile: CostProfile;
   readonly transactional: boolean;
   readonly #device: Disk;
@@ -278,14 +298,6 @@ export class PhysicalMachine implements Machine, LoopMachine {
     this.hart.charge('csr', count * this.hart.costs.csr);
   }
 
-  guestRegime(guest: Regime): Regime {
-    return guest;
-  }
-
-  fenceGuest(vmid: number): void {
-    this.hart.fenceGuest(vmid);
-  }
-
   trapLevel(): number {
     return 0;
   }
@@ -310,6 +322,10 @@ export class PhysicalMachine implements Machine, LoopMachine {
 
   references(): number {
     return this.hart.references;
+  }
+
+  peek(pa: number): number {
+    return this.memory.get(pa);
   }
 
   work(instructions: number): void {

@@ -17,6 +17,7 @@ export const TOOK = 40;
 
 export class Watched implements Machine {
   readonly level = 0;
+  readonly guestMode = null; // for who runs no guests
   readonly contexts: ContextPort;
   readonly disk: DiskPort;
   readonly neighbours = ALONE;
@@ -184,11 +185,8 @@ export class Watched implements Machine {
   regime(): Regime {
     return this.#machine.regime();
   }
-  guestRegime(guest: Regime): Regime {
-    return this.#machine.guestRegime(guest);
-  }
-  fenceGuest(vmid: number): void {
-    this.#machine.fenceGuest(vmid);
+  peek(pa: number): number {
+    return this.#machine.peek(pa);
   }
   trapLevel(): number {
     return this.#machine.trapLevel();

@@ -46,7 +46,7 @@ export function collectLog(state: State, vm: number): number[] {
     }
     state.machine.writePtes(updates);
   }
-  state.machine.fenceGuest(vm + 1);
+  state.guestMode.fence(vm + 1);
   return words;
 }
 
@@ -88,7 +88,7 @@ function leafTable(state: State, vm: number, first: number, split: boolean): Pla
       }));
       machine.writePtes(updates);
       machine.writePtes([{ table, index, value: pte(fresh, PTE_V) }]);
-      machine.fenceGuest(vm + 1);
+      state.guestMode.fence(vm + 1);
       table = fresh;
     } else table = ptePpn(entry);
   }

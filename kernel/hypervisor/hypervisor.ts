@@ -32,12 +32,13 @@ import {
   rowFor,
 } from './life.ts';
 import { Neighbours } from './neighbours.ts';
+import { takeComposed } from './composed.ts';
 import { NestedPaging } from './nested.ts';
 import { PageTypes, takeParavirt } from './page-types.ts';
 import { isPassed, listen, registersOf, wake } from './passthrough.ts';
 import { back, Backing, giveUp } from './pages.ts';
-import type { GuestPort, Paging } from './paging.ts';
 import { admitParavirt, ParavirtPaging } from './paravirt.ts';
+import type { Answered, GuestPort, Paging } from './paging.ts';
 import { ask, block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
 import {
   cannotRestore,
@@ -51,6 +52,7 @@ import {
   STAYS,
   writePage,
 } from './saving.ts';
+import { peekPage } from './second-stage.ts';
 import { ShadowPaging } from './shadow.ts';
 import { type ShadowPages, ShadowTables, takeShadow } from './shadow-tables.ts';
 import { scan } from './sharing.ts';
@@ -85,12 +87,6 @@ export type { Guest, Refusal };
 /** Shadow pages for a guest of so many pages: its tables, and some that it used before. */
 export const shadowPool = (pages: number): number =>
   Math.min(512, Math.max(48, Math.ceil(pages / 16)));
-
-/** Control registers of a guest: what a world switch reads out and what it writes in. */
-const GUEST_REGISTERS = 9; // vsstatus vsie vstvec vsscratch vsepc vscause vstval vsatp hvip
-const SWITCH_REGISTERS = GUEST_REGISTERS + 2; // and hgatp, vstimecmp
-/** Read at every exit: sepc, scause, stval, htval, sstatus, hstatus. */
-const EXIT_REGISTERS = 6;
 
 export class Hypervisor implements Supervisor, Monitor {
   readonly #config: HypervisorConfig;
@@ -194,7 +190,10 @@ export class Hypervisor implements Supervisor, Monitor {
     }
     if (guest.translation !== 'shadow') {
       const root = state.vm.get(vm, Vm.root);
-      return (port) => new NestedPaging(port, state, root);
+      const { nestedPages = 0 } = guest;
+      if (nestedPages === 0) return (port) => new NestedPaging(port, state, root, null);
+      const composed = takeComposed(state, vm, nestedPages);
+      return composed && ((port) => new NestedPaging(port, state, root, composed));
     }
     const pool = guest.shadowPages ?? shadowPool(guest.pages);
     const pages: ShadowPages | null = takeShadow(state, vm, pool);
@@ -440,7 +439,8 @@ export class Hypervisor implements Supervisor, Monitor {
     const last = state.get(Cpu.last) - 1;
     if (last !== vm) {
       // A world switch: one guest's control registers out, the other's in.
-      machine.moveRegisters((last < 0 ? 0 : GUEST_REGISTERS) + SWITCH_REGISTERS);
+      this.#machines[last]?.paging.switched(false);
+      guest.paging.switched(true);
       if (this.#of[vm]?.accounts !== true) machine.attribute(state.vm.get(vm, Vm.channel) & 63);
       state.put(Cpu.last, vm + 1);
       publish(state, vm);
@@ -448,7 +448,6 @@ export class Hypervisor implements Supervisor, Monitor {
     const pending = state.vm.get(vm, Vm.pending);
     if (pending !== 0) {
       state.vm.put(vm, Vm.pending, 0);
-      machine.moveRegisters(1);
       guest.paging.interrupted();
       guest.inject(pending);
     }
@@ -472,18 +471,23 @@ export class Hypervisor implements Supervisor, Monitor {
     const since = state.machine.now();
     this.#home();
     const vm = state.get(Cpu.current) - 1;
-    if (vm >= 0) {
-      this.#enter(vm, since);
-      state.count(vm, EXIT_OF[cause] ?? 'reflect');
-    }
+    if (vm >= 0) this.#enter(vm, since);
     if (this.#config.swap !== undefined && !MISSES.includes(cause)) stepDown(state, vm);
-    this.#answer(vm, trap);
+    this.#told(vm, trap);
     if (vm >= 0 && this.#of[vm]?.disk === 'split' && !lookAround(state, vm)) this.#nonsense(vm);
   }
 
-  #answer(vm: number, trap: Trap): void {
+  #told(vm: number, trap: Trap): void {
     const { cause, tval, gpa } = trap;
     const { state } = this;
+    const inner = MEMORY.includes(cause) ? this.#machines[vm]?.paging.innerFault(trap) : null;
+    if (inner !== null && inner !== undefined) {
+      state.count(vm, inner === 'given' ? 'reflect' : 'compose');
+      state.vm.put(vm, Vm.base, state.vm.get(vm, Vm.ins));
+      this.#answer(vm, inner, gpa);
+      return;
+    }
+    if (vm >= 0) state.count(vm, EXIT_OF[cause] ?? 'reflect');
     switch (cause) {
       case Cause.timerInterrupt:
         // Whoever's slice is over: dispatch sees to it.
@@ -513,16 +517,13 @@ export class Hypervisor implements Supervisor, Monitor {
         this.#stop(vm, tval);
         return;
       default:
-        switch (this.#machines[vm]?.paging.trapped(trap)) {
-          case 'stop':
-            this.#stop(vm, tval);
-            return;
-          case 'wait':
-            this.#block(vm);
-            return;
-          default:
-        }
+        this.#answer(vm, this.#machines[vm]?.paging.trapped(trap) ?? 'stop', tval);
     }
+  }
+
+  #answer(vm: number, answered: Answered, address: number): void {
+    if (answered === 'stop') this.#stop(vm, address);
+    else if (answered === 'wait') this.#block(vm);
   }
 
   #backed(vm: number, gpa: number, backing: number): void {
@@ -606,6 +607,11 @@ export class Hypervisor implements Supervisor, Monitor {
     }
   }
 
+  peek(vm: number, gpa: number): number | null {
+    const page = peekPage(this.state, vm, Math.floor(gpa / PAGE_BYTES));
+    return page < 0 ? null : this.state.machine.peek(page * PAGE_BYTES + (gpa % PAGE_BYTES));
+  }
+
   entropy(vm: number): number {
     return this.exit(vm, 'entropy', () => this.state.machine.entropy());
   }
@@ -633,7 +639,7 @@ export class Hypervisor implements Supervisor, Monitor {
   #enter(vm: number, since: number): void {
     leaving(this.state, since - this.state.machine.profile.trapEntry.value);
     this.#registers(vm, true);
-    this.state.machine.moveRegisters(EXIT_REGISTERS);
+    this.#machines[vm]?.paging.exited();
   }
 
   /** The guest's registers, to its row or back: stores and loads like any others. */
@@ -677,10 +683,8 @@ export class Hypervisor implements Supervisor, Monitor {
   /** Exits of a VM by cause, for reports. */
   exits(vm: number): Record<Exit, number> {
     const counts: Partial<Record<Exit, number>> = {};
-    const { hart } = this.state.machine;
-    const { vm: row } = this.state;
     EXITS.forEach((exit, n) => {
-      counts[exit] = hart.memory.get(row.address(vm, Vm.exits + n));
+      counts[exit] = this.state.peek(vm, Vm.exits + n);
     });
     return counts as Record<Exit, number>;
   }
@@ -689,6 +693,8 @@ export class Hypervisor implements Supervisor, Monitor {
 /** Whether the guest has an interrupt file: not one whose supervisor runs in user mode. */
 const isPosted = (guest: Guest | undefined): boolean =>
   (guest?.translation ?? 'nested') === 'nested';
+
+const MEMORY: readonly number[] = [Cause.loadGuestPageFault, Cause.storeGuestPageFault];
 
 /** Traps of a guest that does not get on. */
 const MISSES: readonly number[] = [Cause.guestBlocked, Cause.externalInterrupt];

@@ -18,6 +18,7 @@ import {
 } from './pages.ts';
 import { cannotPass, isPassed, pass, takeBack } from './passthrough.ts';
 import { DEFAULT_WEIGHT } from './schedulers.ts';
+import { COMPOSED_MAX, COMPOSED_MIN } from './composed.ts';
 import { POOL_MAX, POOL_MIN } from './shadow-tables.ts';
 import { makeReady, makeUnready, startClock } from './slices.ts';
 import { Cpu, type DiskModel, DISKS, Page, type State, Vm, VmState } from './state.ts';
@@ -37,6 +38,8 @@ export interface Guest {
   readonly translation?: Translation;
   /** pages of shadow tables, 16 to 512; default: one for 16 pages of the guest */
   readonly shadowPages?: number;
+  /** nested: tables for guests of its own in guest mode, 16 to 512; default 0, and it has none */
+  readonly nestedPages?: number;
   /** of the CPU, against others'; default 256 */
   readonly weight?: number;
   /** percent of the CPU that it may have; default no cap */
@@ -124,6 +127,21 @@ export function admit(state: State, guest: Guest): Refusal | null {
   const shadows = guest.shadowPages ?? POOL_MIN;
   if (!whole(shadows) || shadows < POOL_MIN || shadows > POOL_MAX) {
     return refuse(`${shadows} shadow pages: give ${POOL_MIN} to ${POOL_MAX}`);
+  }
+  if (state.machine.regime().lowered === true) {
+    return refuse(
+      'a machine under shadow tables runs no machines: translate its own in two stages',
+    );
+  }
+  if (guest.translation !== 'shadow' && state.machine.guestMode === null) {
+    return refuse('this machine has one stage: give it nestedPages, or its guests shadow tables');
+  }
+  const nested = guest.nestedPages ?? 0;
+  if (nested !== 0 && (!whole(nested) || nested < COMPOSED_MIN || nested > COMPOSED_MAX)) {
+    return refuse(`${nested} nested pages: give ${COMPOSED_MIN} to ${COMPOSED_MAX}, or none`);
+  }
+  if (nested !== 0 && guest.translation === 'shadow') {
+    return refuse('under shadow tables there is no guest mode: no nested pages');
   }
   const weight = guest.weight ?? DEFAULT_WEIGHT;
   if (!whole(weight) || weight < 1 || weight > 4096) {

@@ -8,7 +8,7 @@
  */
 import type { Hart } from '../../machine/hart.ts';
 import type { Regime } from '../../machine/walker.ts';
-import type { NeighbourPort, Privilege } from '../../machine/machine.ts';
+import type { GuestMode, NeighbourPort, Privilege } from '../../machine/machine.ts';
 import type { Context, Machine, PteUpdate, Trap } from '../supervisor.ts';
 import type { Exit } from './state.ts';
 
@@ -33,11 +33,19 @@ export interface GuestPort {
   block(gpa: number): never;
   /** Counts a reference that the mode makes in the guest: not its supervisor's. */
   aside(why: 'load' | 'store'): void;
+  /** The host's `resolveFault`: whether what the hart lacked was missing further out. */
+  resolve(vpn: number, write: boolean): boolean;
+  /** Control registers that the guest's supervisor has to itself: no exit. */
+  own(count: number): void;
   /** A store that an exit does for the guest's supervisor: undone, if its handler is. */
   noting<T>(act: () => T): T;
 }
 
 export interface Paging {
+  /** Whether the guest's supervisor and programs run in guest mode of the host. */
+  readonly inGuestMode: boolean;
+  /** What the guest has of the hypervisor extension, for guests of its own. */
+  readonly guestMode: GuestMode | null;
   /** What the hart is set to while the guest's supervisor runs. */
   regime(): Regime;
   /** The same for its programs: a unikernel's run in its supervisor's privilege. */
@@ -80,6 +88,10 @@ export interface Paging {
   outside(): void;
   /** The guest goes on: the hypervisor's last act. */
   inside(): void;
+  /** An exit: the registers that say what it was are read. */
+  exited(): void;
+  /** A world switch: the guest's control registers are taken out of the hart, or put in. */
+  switched(to: boolean): void;
   /** An external interrupt is about to be told to the guest's supervisor. */
   interrupted(): void;
   /** The hypervisor makes events pending, bits as of Vm.pending, by whatever tells the guest. */
@@ -90,6 +102,8 @@ export interface Paging {
   trapped(trap: Trap): Answered;
   /** Whether the host page behind `page` may be taken away now. */
   yields(page: number): boolean;
+  /** A second-stage fault of the guest's own guest; null: none runs, it is the guest's own. */
+  innerFault(trap: Trap): Answered | null;
   /** The host page behind `page` changed, or may be written less: nothing may remember it. */
   changed(page: number): void;
   /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */
@@ -102,9 +116,11 @@ export interface Paging {
   space(): AddressSpace;
   /**
    * satp stands at `space` again, uncharged: the guest's handler was rolled back, its tables with
-   * it, or the guest was restored. What was derived from its tables is forgotten.
+   * it, or the guest was restored. What was derived from its tables is to be forgotten.
    */
   restore(space: AddressSpace): void;
+  /** Forgets it, before the guest goes on: the hypervisor may have to wait for its own memory. */
+  renew(): void;
   /** Whether what made the hart fault, under this guest, was the hypervisor's and is mended. */
   resolve(vpn: number, write: boolean): boolean;
 

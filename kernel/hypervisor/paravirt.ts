@@ -49,6 +49,8 @@ export function admitParavirt(config: HypervisorConfig, guest: Guest): Refusal |
 }
 
 export class ParavirtPaging implements Paging {
+  readonly inGuestMode = false;
+  readonly guestMode = null; // a machine whose supervisor runs in user mode has one stage
   readonly #guest: GuestPort;
   readonly #state: State;
   readonly #types: PageTypes;
@@ -59,6 +61,7 @@ export class ParavirtPaging implements Paging {
   #satp: Regime; // while the guest runs: the host's satp
   #mode: number = Runs.supervisor; // and what runs under it
   #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
+  #restored = false; // a handler was rolled back: to be made good
 
   constructor(guest: GuestPort, state: State, types: PageTypes, neighbours: Neighbours) {
     this.#guest = guest;
@@ -132,8 +135,22 @@ export class ParavirtPaging implements Paging {
     return 'given';
   }
 
+  exited(): void {
+    this.#guest.host.moveRegisters(TRAP_REGISTERS);
+  }
+
+  /** The guest's registers are words of its row; satp is set on every way in. */
+  switched(): void {
+    // Nothing.
+  }
+
   interrupted(): void {
     this.#give();
+  }
+
+  /** It has no guests in guest mode. */
+  innerFault(): null {
+    return null;
   }
 
   /** The guest's supervisor is told a trap: its registers say which, and it runs next. */
@@ -464,9 +481,15 @@ export class ParavirtPaging implements Paging {
   restore(space: AddressSpace): void {
     this.#space = space;
     this.#guest.hart.forgetTranslations();
+    this.#restored = true;
+  }
+
+  renew(): void {
+    if (!this.#restored) return;
     this.#guest.outside(() => {
       this.#state.vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
     });
+    this.#restored = false;
   }
 
   // The log of writes: tables of the guest's own have no room for one. All counts as written.

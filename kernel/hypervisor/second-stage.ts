@@ -20,6 +20,7 @@ import {
   ptePpn,
   vpnIndex,
 } from '../../machine/sv39.ts';
+import { PAGE_BYTES } from '../../machine/units.ts';
 import { Page, PageKind, type State, Vm } from './state.ts';
 
 export const LEAF = PTE_V | PTE_R | PTE_W | PTE_X | PTE_U | PTE_A | PTE_D;
@@ -52,6 +53,21 @@ export function find(state: State, vm: number, page: number): Place | null {
     table = ptePpn(entry);
   }
   return null;
+}
+
+/** Host page behind a guest page by uncharged reads, for instruments; -1: it is not there. */
+export function peekPage(state: State, vm: number, page: number): number {
+  const { machine } = state;
+  const root = machine.peek(state.vm.address(vm, Vm.root));
+  if (root === null || !(page >= 0 && page < 2 ** 29)) return -1;
+  let table = root + Math.floor(page / ENTRIES ** 3);
+  for (let level = 2; level >= 0; level--) {
+    const entry = (machine.peek(table * PAGE_BYTES + vpnIndex(page, level) * 8) ?? 0) >>> 0;
+    if ((entry & PTE_V) === 0) return -1;
+    if (isLeaf(entry)) return ptePpn(entry) + (page % (1 << (9 * level)));
+    table = ptePpn(entry);
+  }
+  return -1;
 }
 
 /** Overwrites the entry of a page that has its tables, and lets nobody remember the old one. */

@@ -33,8 +33,9 @@ import {
 } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Machine, Table } from '../supervisor.ts';
-import { giveRun, takeRun } from './free-pages.ts';
+import { EntryLists } from './entry-lists.ts';
 import { back, Backing } from './pages.ts';
+import { giveRuns, type Run, takeRuns } from './runs.ts';
 import { COPY, find } from './second-stage.ts';
 import { type State, Vm } from './state.ts';
 
@@ -93,29 +94,13 @@ export type Noting = (act: () => void) => void;
  */
 export type Filled = 'filled' | 'fault' | 'table' | 'beyond' | 'wait';
 
-/** Host pages that follow each other. */
-interface Run {
-  readonly first: number;
-  readonly count: number;
-}
-
 /** What the shadows of one guest live on. */
-export interface ShadowPages {
+export interface ShadowPages extends Readonly<Record<keyof ReturnType<typeof runsOf>, Run>> {
   readonly pool: number;
-  readonly tables: Run;
-  readonly ledgers: Run;
-  readonly shadow: Run;
-  readonly guest: Run;
-  readonly space: Run;
-  readonly control: Run;
-  readonly dirty: Run;
 }
 
 /** Pages of each of a guest's runs. */
-const runsOf = (
-  pool: number,
-  pages: number,
-): Record<Exclude<keyof ShadowPages, 'pool'>, number> => {
+const runsOf = (pool: number, pages: number) => {
   const table = (words: number): number => Math.max(1, Math.ceil((words * 4) / PAGE_BYTES));
   return {
     tables: pool,
@@ -134,16 +119,8 @@ export const shadowCost = (pool: number, pages: number): number =>
 
 /** Takes them, zeroed and charged to the guest; null if there is no room. */
 export function takeShadow(state: State, vm: number, pool: number): ShadowPages | null {
-  const taken: Partial<Record<keyof ShadowPages, Run>> = {};
-  for (const [name, count] of Object.entries(runsOf(pool, state.vm.get(vm, Vm.pages)))) {
-    const first = takeRun(state, vm, count);
-    if (first < 0) {
-      for (const run of Object.values(taken)) giveRun(state, vm, run.first, run.count);
-      return null;
-    }
-    taken[name as keyof ShadowPages] = { first, count };
-  }
-  return { pool, ...(taken as Omit<ShadowPages, 'pool'>) };
+  const taken = takeRuns(state, vm, runsOf(pool, state.vm.get(vm, Vm.pages)));
+  return taken === null ? null : { pool, ...taken };
 }
 
 interface Found {
@@ -165,7 +142,8 @@ export class ShadowTables {
   readonly #control: Table;
   readonly #dirty: Table; // a bit for each guest page
   readonly #pool: number; // first host page of the pool
-  readonly #ledger: number; // first host page of the ledgers
+  readonly #leaves: EntryLists; // that map a guest page
+  readonly #parents: EntryLists; // pointers to a shadow
   readonly #firstAsid: number;
   readonly #taken: ShadowPages;
   #waits = false; // of the walk at hand: a page comes later
@@ -186,7 +164,8 @@ export class ShadowTables {
     this.#control = new Table(machine, pages.control.first, 1, Control.words);
     this.#dirty = new Table(machine, pages.dirty.first, Math.ceil(this.#pages / 32), 1);
     this.#pool = pages.tables.first;
-    this.#ledger = pages.ledgers.first;
+    this.#leaves = new EntryLists(machine, pages.ledgers.first, this.#guest, Guest.leaves);
+    this.#parents = new EntryLists(machine, pages.ledgers.first, this.#shadow, Shadow.parents);
     this.#firstAsid = firstAsid;
     for (let row = 0; row < pool; row++) this.#shadow.put(row, Shadow.next, row + 2);
     this.#shadow.put(pool - 1, Shadow.next, 0);
@@ -196,9 +175,7 @@ export class ShadowTables {
   /** The guest is gone: so are its shadows. */
   end(): void {
     const { tables, ledgers, shadow, guest, space, control, dirty } = this.#taken;
-    for (const { first, count } of [tables, ledgers, shadow, guest, space, control, dirty]) {
-      giveRun(this.#state, this.#vm, first, count);
-    }
+    giveRuns(this.#state, this.#vm, [tables, ledgers, shadow, guest, space, control, dirty]);
     this.#machine.fence();
   }
 
@@ -454,7 +431,7 @@ export class ShadowTables {
   #release(row: number): void {
     this.#empty(row);
     for (;;) {
-      const parent = this.#shadow.get(row, Shadow.parents) - 1;
+      const parent = this.#parents.first(row);
       if (parent < 0) break;
       this.#drop(Math.floor(parent / ENTRIES), parent % ENTRIES);
     }
@@ -490,54 +467,20 @@ export class ShadowTables {
   }
 
   #putLeaf(row: number, index: number, page: number, entry: number): void {
-    const head = this.#guest.get(page, Guest.leaves);
-    this.#guest.put(page, Guest.leaves, row * ENTRIES + index + 1);
-    this.#link(row, index, head, -(page + 1), entry);
-  }
-
-  #putPointer(row: number, index: number, child: number): void {
-    const head = this.#shadow.get(child, Shadow.parents);
-    this.#shadow.put(child, Shadow.parents, row * ENTRIES + index + 1);
-    this.#link(row, index, head, -(child + 1), pte(this.#pool + child, PTE_V));
-  }
-
-  /** Ledger: the next entry + 1, and the one before, or minus whose list it is the first of. */
-  #link(row: number, index: number, next: number, before: number, entry: number): void {
-    const at = this.#note(row, index);
-    this.#machine.store(at, next);
-    this.#machine.store(at + 4, before);
-    if (next > 0) this.#machine.store(this.#noteOf(next) + 4, row * ENTRIES + index + 1);
+    this.#leaves.put(row * ENTRIES + index, page);
     this.#machine.writePtes([{ table: this.#pool + row, index, value: entry }]);
   }
 
+  #putPointer(row: number, index: number, child: number): void {
+    this.#parents.put(row * ENTRIES + index, child);
+    const value = pte(this.#pool + child, PTE_V);
+    this.#machine.writePtes([{ table: this.#pool + row, index, value }]);
+  }
+
   #drop(row: number, index: number): void {
-    const at = this.#note(row, index);
-    const next = this.#machine.load(at);
-    const before = this.#machine.load(at + 4);
-    if (before > 0) this.#machine.store(this.#noteOf(before), next);
-    else if (this.#shadow.get(row, Shadow.level) === 0) {
-      this.#guest.put(-before - 1, Guest.leaves, next);
-    } else this.#shadow.put(-before - 1, Shadow.parents, next);
-    if (next > 0) this.#machine.store(this.#noteOf(next) + 4, before);
+    const lists = this.#shadow.get(row, Shadow.level) === 0 ? this.#leaves : this.#parents;
+    lists.remove(row * ENTRIES + index);
     this.#machine.writePtes([{ table: this.#pool + row, index, value: 0 }]);
-  }
-
-  #note(row: number, index: number): number {
-    return (this.#ledger + row) * PAGE_BYTES + index * 8;
-  }
-
-  #noteOf(entry: number): number {
-    return this.#note(Math.floor((entry - 1) / ENTRIES), (entry - 1) % ENTRIES);
-  }
-
-  /** Calls `act` for every shadow leaf that maps `page`. It may drop that one. */
-  #leaves(page: number, act: (row: number, index: number) => void): void {
-    let entry = this.#guest.get(page, Guest.leaves);
-    while (entry > 0) {
-      const next = this.#machine.load(this.#noteOf(entry));
-      act(Math.floor((entry - 1) / ENTRIES), (entry - 1) % ENTRIES);
-      entry = next;
-    }
   }
 
   // ---- guarding the guest's tables --------------------------------------------------------------
@@ -565,7 +508,7 @@ export class ShadowTables {
   /** Takes W from every mapping of `page`. */
   #narrow(page: number): void {
     const narrowed: number[] = [];
-    this.#leaves(page, (row, index) => {
+    this.#leaves.each(page, (row, index) => {
       const entry = this.#entry(row, index);
       if ((entry & PTE_W) === 0) return;
       const value = (entry & ~(PTE_W | PTE_D)) >>> 0;
@@ -776,7 +719,7 @@ export class ShadowTables {
   /** The backing of `page` changed: no shadow leaf may name the old one. */
   changed(page: number): void {
     this.#guest.put(page, Guest.host, 0);
-    this.#leaves(page, (row, index) => {
+    this.#leaves.each(page, (row, index) => {
       this.#drop(row, index);
     });
     this.#machine.fence();

@@ -21,10 +21,14 @@ import { Runs, type State, Vm } from './state.ts';
 
 /** A guest's registers that an injected trap writes: scause, sepc, stval, sstatus. */
 const TRAP_REGISTERS = 4;
+/** Read at every exit: the same. */
+const EXIT_REGISTERS = 4;
 
 export class ShadowPaging implements Paging {
   readonly neighbours = ALONE;
   readonly clock = null;
+  readonly inGuestMode = false;
+  readonly guestMode = null; // a machine whose supervisor runs in user mode has one stage
   readonly #guest: GuestPort;
   readonly #state: State;
   readonly #tables: ShadowTables;
@@ -32,6 +36,9 @@ export class ShadowPaging implements Paging {
   #mode: number = Runs.supervisor; // and what runs under it
   #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
   #stored = false; // to a table, by the handler at hand
+  // Since a handler was rolled back: to be made good, and whether it had stored to a table.
+  #restored = false;
+  #forgets = false;
   readonly #noting: Noting;
 
   /** @param firstAsid of ShadowTables.asids in the host's machine */
@@ -103,8 +110,22 @@ export class ShadowPaging implements Paging {
     return filled.is === 'table' && this.#tables.unshadow(filled.page) ? 'filled' : filled.is;
   }
 
+  exited(): void {
+    this.#guest.host.moveRegisters(EXIT_REGISTERS);
+  }
+
+  /** The guest's registers are words of its row; satp is set on every way in. */
+  switched(): void {
+    // Nothing.
+  }
+
   interrupted(): void {
     this.#give();
+  }
+
+  /** It has no guests in guest mode. */
+  innerFault(): null {
+    return null;
   }
 
   /** The guest's supervisor is told a trap: its registers say which, and it runs next. */
@@ -200,13 +221,13 @@ export class ShadowPaging implements Paging {
    * @param emulate does the store, if the page is guarded; false: it cannot
    */
   #reach(gpa: number, write: boolean, emulate: () => boolean): number {
-    const { hart, host } = this.#guest;
+    const { hart } = this.#guest;
     if (!(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
     const vpn = DIRECT_VPN + (gpa >>> 12);
     for (;;) {
       const at = hart.supervisorAddress(gpa, write);
       if (at >= 0) return at;
-      if (host.resolveFault(vpn, write)) continue;
+      if (this.#guest.resolve(vpn, write)) continue;
       const filled = this.#guest.exit<Filled | 'done'>(
         (result) => (result === 'done' ? 'store' : 'fault'),
         () => {
@@ -222,10 +243,10 @@ export class ShadowPaging implements Paging {
 
   /** A guest's supervisor reaches user memory by its own root, which maps it too. */
   locate(vpn: number, write: boolean): number | null {
-    const { hart, host } = this.#guest;
+    const { hart } = this.#guest;
     for (;;) {
       if (hart.translateUser(vpn, write)) return hart.ppn;
-      if (host.resolveFault(vpn, write)) continue;
+      if (this.#guest.resolve(vpn, write)) continue;
       const filled = this.#guest.exit('fault', () => this.#fillUser(vpn, write));
       if (filled === 'fault') return null;
       if (filled === 'wait') this.#guest.block(vpn * PAGE_BYTES);
@@ -290,11 +311,20 @@ export class ShadowPaging implements Paging {
   /** Its handler will be told the trap again, and has it: the hypervisor knows. */
   restore(space: AddressSpace): void {
     this.#space = space;
+    this.#restored = true;
+    this.#forgets ||= this.#stored;
+  }
+
+  renew(): void {
+    if (!this.#restored) return;
+    const { root, asid } = this.#space;
     this.#guest.outside(() => {
-      if (this.#stored || this.#tables.loose) this.#tables.forget();
-      this.#tables.use(space.root, space.asid);
+      if (this.#forgets || this.#tables.loose) this.#tables.forget();
+      this.#tables.use(root, asid);
       this.#state.vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
     });
+    this.#restored = false;
+    this.#forgets = false;
   }
 
   arm(): void {

@@ -299,8 +299,7 @@ export function publish(state: State, vm: number): void {
 
 /** Time of a vCPU by what it was at, until now. */
 export function timesOf(state: State, vm: number): Record<Mode | 'elapsed', Tick> {
-  const { memory } = state.machine.hart;
-  const word = (n: number): number => memory.get(state.vm.address(vm, n));
+  const word = (n: number): number => state.peek(vm, n);
   const tick = (n: number): Tick => (word(n) >>> 0) + word(n + 1) * 2 ** 32;
   const now = state.machine.now();
   const mode = word(Vm.mode);

@@ -5,7 +5,7 @@
 import { assert } from '../../machine/assert.ts';
 import { SCATTER } from '../../machine/disk.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
-import { Layout, type Machine, type Table } from '../supervisor.ts';
+import { type GuestMode, Layout, type Machine, type Table } from '../supervisor.ts';
 
 export interface HypervisorConfig {
   /** length of a slice in cycles */
@@ -46,6 +46,12 @@ export const EXITS = [
   'hypercall', // a batch of a paravirtual guest, if it crosses for nothing else
   'grant', // a page of a neighbour
   'event', // a port to a neighbour
+  // Of a guest that runs guests of its own in guest mode.
+  'compose', // a second-stage fault of its guest that was ours to mend
+  'enter', // sret into its guest; the way back is `reflect`, `timer` or `interrupt`
+  'register', // of the extension: hstatus, htval, hvip, vs*
+  'hgatp',
+  'hfence',
 ] as const;
 export type Exit = (typeof EXITS)[number];
 
@@ -111,7 +117,7 @@ export const Vm = {
   produced: 86, // and completions put into it
   diskQueue: 87, // queue of the host's disk that is passed through to it, + 1
   listens: 88, // 1: that queue's completions are told to us
-  // Of a guest whose supervisor runs in user mode.
+  // Of a guest whose supervisor runs in user mode, or that runs guests of its own.
   runs: 69, // what runs, of Runs
   trap: 70, // 4 words: scause, sepc, stval, sstatus as its supervisor reads them
   registers: 96, // 32 words: the guest's, while the hypervisor uses them
@@ -120,8 +126,8 @@ export const Vm = {
   words: 161,
 } as const;
 
-/** Its supervisor, told of a trap; a program; a program in its supervisor's privilege. */
-export const Runs = { supervisor: 0, user: 1, program: 2 } as const;
+/** Its supervisor, told of a trap; a program, or one in its supervisor's privilege; its guest. */
+export const Runs = { supervisor: 0, user: 1, program: 2, guest: 3 } as const;
 
 export const VmState = {
   free: 0,
@@ -275,9 +281,23 @@ export class State {
     assert(EXITS.length <= Vm.lives - Vm.exits, 'hypervisor: a row has room for its exits');
   }
 
+  /** The machine's hypervisor extension. Who has none makes no guests that need it. */
+  get guestMode(): GuestMode {
+    const { guestMode } = this.machine;
+    assert(guestMode !== null, 'hypervisor: guests in guest mode take a machine that has it');
+    return guestMode;
+  }
+
   /** Books an exit under its cause. */
   count(vm: number, exit: Exit): void {
     this.vm.add(vm, Vm.exits + EXITS.indexOf(exit), 1);
+  }
+
+  /** A word of a row as it stands, uncharged: for reports. It must not be swapped out. */
+  peek(vm: number, word: number): number {
+    const value = this.machine.peek(this.vm.address(vm, word));
+    assert(value !== null, 'hypervisor: a report takes its tables in memory: ask again later');
+    return value;
   }
 
   // ---- the hypervisor's own registers -----------------------------------------------------------

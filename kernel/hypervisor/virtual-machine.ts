@@ -14,7 +14,7 @@ import { assert } from '../../machine/assert.ts';
 import type { DiskPort } from '../../machine/disk.ts';
 import type { QueueRegisters } from '../../machine/disk-queues.ts';
 import type { Hart } from '../../machine/hart.ts';
-import type { Privilege } from '../../machine/machine.ts';
+import type { GuestMode, Privilege } from '../../machine/machine.ts';
 import { Blocked, HartLoop, type LoopMachine } from '../../machine/hart-loop.ts';
 import { Journal } from '../../machine/memory.ts';
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
@@ -48,6 +48,8 @@ export interface Monitor {
   entropy(vm: number): number;
   /** The guest gives page `page` up. */
   give(vm: number, page: number): void;
+  /** A word of the guest's memory as it stands, uncharged; null: its page is away. */
+  peek(vm: number, gpa: number): number | null;
   /** What a translation mode exits for. */
   exit<T>(vm: number, exit: Exit | ((result: T) => Exit), act: () => T): T;
 }
@@ -81,6 +83,10 @@ export interface SavedMachine {
   readonly contexts: readonly SavedContext[];
   readonly space: AddressSpace;
 }
+
+/** A vCPU in guest mode: its traps, and the way back to it, are not those of a program. */
+const isGuest = (context: Context | null): boolean =>
+  context instanceof HartLoop && context.inGuestMode;
 
 /** One delivery of one trap: what it takes to undo it, and what waits until it cannot be. */
 interface Transaction {
@@ -191,7 +197,8 @@ export class VirtualMachine implements Machine, LoopMachine {
       vm: this.#spec.vm,
       exit: (exit, act) => this.#exit(exit, () => this.#monitor.exit(this.#spec.vm, exit, act)),
       inject: (trap) => {
-        this.vcpu.inject(trap);
+        const undo = this.vcpu.inject(trap);
+        this.#outer?.undone(undo);
       },
       missing: (gpa) => {
         this.#missing(gpa);
@@ -204,6 +211,16 @@ export class VirtualMachine implements Machine, LoopMachine {
       aside: (why) => {
         this.hart.countReference(why);
         this.#foreign++;
+      },
+      resolve: (vpn, write) => {
+        // The work of a host further out is nobody's here.
+        const before = this.hart.references;
+        const resolved = this.#host.resolveFault(vpn, write);
+        this.#foreign += this.hart.references - before;
+        return resolved;
+      },
+      own: (count) => {
+        this.moveRegisters(count);
       },
       noting: (act) => this.#noting(act),
     };
@@ -304,7 +321,6 @@ export class VirtualMachine implements Machine, LoopMachine {
   // ---- control registers ------------------------------------------------------------------------
 
   setAddressSpace(space: { readonly root: number; readonly asid: number } | null): void {
-    this.moveRegisters(1);
     // WARL: whole pages, and 16 bits of ASID.
     const root = space === null ? -1 : space.root & 0x3fffff;
     this.#paging.setAddressSpace(root, (space?.asid ?? 0) & 0xffff);
@@ -320,7 +336,6 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   /** vstimecmp. */
   setTimer(at: Tick): void {
-    this.moveRegisters(1);
     this.#timer = Number.isNaN(at) ? NEVER : at;
     this.#paging.timerWritten();
   }
@@ -361,13 +376,16 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.hart.charge('work', instructions);
   }
 
-  guestRegime(_guest: Regime): Regime {
-    assert(false, 'virtual machine: guests of guests wait for composed second stages');
-    return this.regime();
+  peek(pa: number): number | null {
+    return this.#monitor.peek(this.#spec.vm, pa);
   }
 
-  fenceGuest(_vmid: number): void {
-    assert(false, 'virtual machine: guests of guests wait for composed second stages');
+  get guestMode(): GuestMode | null {
+    return this.#paging.guestMode;
+  }
+
+  get inGuestMode(): boolean {
+    return this.#paging.inGuestMode;
   }
 
   // ---- devices ----------------------------------------------------------------------------------
@@ -398,11 +416,16 @@ export class VirtualMachine implements Machine, LoopMachine {
   #exit<T>(exit: Exit | ((result: T) => Exit), act: () => T): T {
     const { hart } = this;
     const layer = hart.counters.layer;
-    hart.enterLayer(this.#host.level);
+    const before = hart.references;
+    // It may be in the middle of what a guest of ours does, and goes on with that.
+    const inner = hart.regime === this.#paging.regime() ? null : hart.regime;
+    const { guestMode } = this.#host;
+    const crossing = this.inGuestMode ? guestMode : null;
+    hart.enterLayer(Math.min(this.#host.level, 2));
     hart.counters.add(E.vmExits, 1);
     hart.counters.add(E.traps, 1);
-    hart.charge('trap-entry', hart.costs.trapEntry);
-    const before = hart.references;
+    if (crossing === null) hart.charge('trap-entry', hart.costs.trapEntry);
+    else crossing.leave(Cause.none);
     // What the host does for us stays done when we are rolled back; if it is a guest itself, its
     // own machine takes note.
     const noted = hart.memory.exchange(this.#outer?.journal ?? null);
@@ -414,9 +437,10 @@ export class VirtualMachine implements Machine, LoopMachine {
     }
     this.#paging.inside();
     hart.memory.exchange(noted);
+    if (crossing === null) hart.charge('trap-return', hart.costs.trapReturn);
+    else crossing.enter();
     this.#foreign += hart.references - before;
-    hart.charge('trap-return', hart.costs.trapReturn);
-    hart.install(this.#paging.regime());
+    hart.install(inner ?? this.#paging.regime());
     hart.enterLayer(layer);
     return result;
   }
@@ -430,10 +454,12 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#paging.outside();
     hart.install(this.#host.regime());
     act();
+    this.#paging.inside();
     hart.settle();
     hart.counters.restore(counts);
     hart.rewind(before);
     hart.memory.exchange(noted);
+    hart.install(this.#paging.regime());
   }
 
   /** A store that an exit does for our supervisor is undone with its handler. */
@@ -474,7 +500,14 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** hvip: an external interrupt for the guest, taken when it next runs. */
   inject(interrupts: number): void {
     this.#paging.pend(interrupts);
+    const was = this.#interrupts;
+    this.#outer?.undone(() => (this.#interrupts = was));
     this.#interrupts |= interrupts;
+  }
+
+  /** Something of the machine inside that our supervisor did: undone if its handler is. */
+  undone(undo: () => void): void {
+    this.#transaction?.undo.push(undo);
   }
 
   regime(): Regime {
@@ -482,11 +515,16 @@ export class VirtualMachine implements Machine, LoopMachine {
   }
 
   entered(trap: Trap, from: Context | null): void {
-    this.#paging.entered(trap, from);
+    if (isGuest(from) && this.guestMode !== null) {
+      this.guestMode.leave(trap.cause);
+      // That much has happened, should the handler be begun anew.
+      this.#paging.space();
+    } else this.#paging.entered(trap, from);
   }
 
   left(to: Context | null): void {
-    this.#paging.left(to, to === null ? 'supervisor' : this.privilegeOf(to));
+    if (isGuest(to) && this.guestMode !== null) this.guestMode.enter();
+    else this.#paging.left(to, to === null ? 'supervisor' : this.privilegeOf(to));
   }
 
   returned(): void {
@@ -552,6 +590,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#interrupts = saved.interrupts;
     this.contexts.resume(saved.contexts);
     this.#paging.restore(saved.space);
+    this.#paging.renew();
     assert(supervisor.attach !== undefined, 'virtual machine: its supervisor can take it over');
     supervisor.attach(this);
     this.vcpu.resume(saved.current < 0 ? null : this.contexts.context(saved.current));
@@ -587,6 +626,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     };
     this.#attempt++;
     this.#stores = 0;
+    this.#paging.renew();
   }
 
   /** Doorbells and output go out now, in order. An outer machine may still have to wait. */
@@ -594,7 +634,17 @@ export class VirtualMachine implements Machine, LoopMachine {
     const transaction = this.#transaction;
     assert(transaction !== null, 'virtual machine: a commit ends a transaction');
     this.#committing = true;
-    for (const act of transaction.deferred) act();
+    if (transaction.deferred.length > 0) {
+      // Ours to do, also when it is a handler of the machine inside that has come to its end.
+      const { hart } = this;
+      const [regime, layer] = [hart.regime, hart.counters.layer];
+      const inner = regime === this.#paging.regime() ? null : regime;
+      hart.install(this.#paging.regime());
+      hart.enterLayer(Math.min(this.level, 2));
+      for (const act of transaction.deferred) act();
+      hart.install(inner ?? this.#paging.regime());
+      hart.enterLayer(layer);
+    }
     this.#close(transaction);
     this.#attempt = 0;
     this.#drawn = [];

@@ -9,7 +9,7 @@ import { compare, type Comparison, json, writeWhole } from '../compare.ts';
 import { parametersFor, QUOTA_MAX, SORT_MAX } from '../experiment.ts';
 import { SWAP_MAX } from '../../libos/unix/swap.ts';
 import { ALL_MODES, type Mode, MODES, type Parameters } from '../modes.ts';
-import { legend, number, table, why } from '../report.ts';
+import { exitTable, legend, number, table, why } from '../report.ts';
 import { defaultTree, loadTree, UsageError } from '../tree.ts';
 import { type Workload, WORKLOADS } from '../workloads.ts';
 import { choice, type Subcommand, type Terminal, whole } from './command.ts';
@@ -21,6 +21,7 @@ interface CompareOptions {
   readonly workload?: readonly Workload[];
   readonly mode?: readonly Mode[];
   readonly json?: string;
+  readonly exits?: boolean;
   readonly profile: string;
   readonly seed: number;
   readonly memory?: number;
@@ -58,6 +59,7 @@ export const compareCommand: Subcommand = (program, terminal) => {
       choice('mode', ALL_MODES, (mode) => mode),
     )
     .option('--json <file>', 'write the results there as well')
+    .option('--exits', 'and exits of virtual machines by cause, of each hypervisor of a mode')
     .addOption(
       new Option('--profile <name>', 'cost profile')
         .choices(PROFILES.map(({ name }) => name))
@@ -147,6 +149,7 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
   const { results, mismatches } = await compare(spec);
   if (terminal.redraws) terminal.err('\r\x1b[K');
   terminal.out(`${table(results)}\n\n${why(results, spec.profile)}\n`);
+  if (options.exits === true) terminal.out(`\n${exitTable(results)}\n`);
   if (options.json !== undefined) writeWhole(options.json, json(spec, results));
   const wrong = results.filter(({ verified }) => !verified).length;
   if (wrong === 0) {

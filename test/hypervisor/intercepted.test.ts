@@ -39,10 +39,19 @@ const ASKS: Record<keyof Machine, Ask> = {
   regime: nothing,
   trapLevel: nothing,
   resolveFault: nothing,
-  guestRegime: nothing,
-  fenceGuest: nothing,
   contexts: nothing, // bugs of the supervisor stop the simulator: they are its own objects
 
+  guestMode: ({ guestMode }, a) => {
+    if (guestMode === null) return;
+    const [what, n, m] = [Math.abs(at(a, 3)) % 6, at(a, 0), at(a, 1)];
+    if (what === 0) guestMode.select(n, m);
+    else if (what === 1) guestMode.moveRegisters(Math.min(n, 1000));
+    else if (what === 2) guestMode.fence(n, m);
+    else if (what === 3) guestMode.fence(n);
+    else if (what === 4) guestMode.enter();
+    else guestMode.leave(n);
+  },
+  peek: (m, a) => m.peek(at(a, 0)),
   load: (m, a) => m.load(at(a, 0)),
   store: (m, a) => {
     m.store(at(a, 0), at(a, 1));
@@ -150,6 +159,7 @@ function play(
     channel: MINE,
     translation,
     shadowPages: 24,
+    nestedPages: translation === 'nested' ? 16 : 0,
   };
   const beside = { pages: PAGES, firstBlock: 0, blocks: FIRST_BLOCK, channel: NEIGHBOUR };
   const sent: number[] = [];

@@ -3,9 +3,11 @@
  * the tester's own walk of second stages and ledger. Ids are those of the protection catalogue.
  */
 import type { PhysicalMachine } from '../../machine/physical.ts';
-import { isLeaf, PTE_V, PTE_W, ptePpn } from '../../machine/sv39.ts';
+import { isLeaf, PTE_D, PTE_V, PTE_W, ptePpn } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
+import { type ComposedStage, composedVmid, SLOTS } from '../../kernel/hypervisor/composed.ts';
 import type { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import { NestedPaging } from '../../kernel/hypervisor/nested.ts';
 import { absence, Absent, COPY } from '../../kernel/hypervisor/second-stage.ts';
 import { Cpu, MODES, Page, PageKind, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import type { Table } from '../../kernel/supervisor.ts';
@@ -18,9 +20,11 @@ export interface Leaf {
 
 /** Each leaf of a virtual machine's second stage, and each word about a page that is not there. */
 export function leaves(machine: PhysicalMachine, hypervisor: Hypervisor, vm: number): Leaf[] {
-  const { memory } = machine;
+  return leavesUnder(machine, machine.memory.get(hypervisor.state.vm.address(vm, Vm.root)));
+}
+
+function leavesUnder({ memory }: PhysicalMachine, root: number): Leaf[] {
   const found: Leaf[] = [];
-  const root = memory.get(hypervisor.state.vm.address(vm, Vm.root));
   const down = (table: number, level: number, first: number): void => {
     for (let index = 0; index < 512; index++) {
       const entry = memory.get(table * PAGE_BYTES + index * 8) >>> 0;
@@ -32,6 +36,52 @@ export function leaves(machine: PhysicalMachine, hypervisor: Hypervisor, vm: num
   };
   for (let n = 0; n < 4; n++) down(root + n, 2, n * 2 ** 27);
   return found;
+}
+
+/**
+ * Composed second stages: a leaf, and what the TLB has of it, reaches nothing that is not behind
+ * the guest, and may be written only where the log of writes has the page marked already.
+ */
+function composedViolations(
+  machine: PhysicalMachine,
+  hypervisor: Hypervisor,
+  vm: number,
+): string[] {
+  const composed = composedOf(hypervisor, vm);
+  if (composed === null) return [];
+  const get = (at: number): number => machine.memory.get(at);
+  const behind = new Map<number, boolean>(); // host page: whether it may be written
+  const writable = PTE_W | PTE_D;
+  for (const { entry, level } of leaves(machine, hypervisor, vm)) {
+    if ((entry & PTE_V) === 0) continue;
+    for (let n = 0; n < 1 << (9 * level); n++) {
+      behind.set(ptePpn(entry) + n, (entry & (writable | COPY)) === writable);
+    }
+  }
+  const wrong: string[] = [];
+  const check = (what: string, host: number, pages: number, flags: number): void => {
+    for (let n = host; n < host + pages; n++) {
+      const may = behind.get(n);
+      if (may === undefined) wrong.push(`vm ${vm}: ${what} reaches host page ${n}`);
+      else if ((flags & writable) === writable && !may) wrong.push(`vm ${vm}: ${what} writes ${n}`);
+    }
+  };
+  const vmids = new Set<number>();
+  for (const { vmid, composed: root } of composed.slots(get)) {
+    vmids.add(composedVmid(hypervisor.state.vm.rows, vm, vmid % SLOTS));
+    for (const { page, entry, level } of leavesUnder(machine, root)) {
+      check(`page ${page} of its guest`, ptePpn(entry), 1 << (9 * level), entry);
+    }
+  }
+  for (const { space, ppn, pages, flags } of machine.hart.tlbEntries()) {
+    if (vmids.has(space >>> 16)) check("its guest's TLB", ppn, pages, flags);
+  }
+  return wrong;
+}
+
+export function composedOf(hypervisor: Hypervisor, vm: number): ComposedStage | null {
+  const paging = hypervisor.machines[vm]?.paging;
+  return paging instanceof NestedPaging ? paging.composed : null;
 }
 
 /** Violations, in words; none if all is well. */
@@ -148,6 +198,9 @@ export function violations(machine: PhysicalMachine, hypervisor: Hypervisor): st
       wrong.push(`vm ${vm}: its TLB still has host page ${ppn}`);
     }
   }
+
+  for (let vm = 0; vm < state.vm.rows; vm++)
+    wrong.push(...composedViolations(machine, hypervisor, vm));
 
   // Time: what a vCPU was at adds up to its age, to the cycle (HYP-20).
   for (let vm = 0; vm < state.vm.rows; vm++) {

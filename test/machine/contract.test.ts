@@ -1,5 +1,6 @@
 /** The contract of Machine, over every implementer and every test mode. */
+import { LONG } from '../tiers.ts';
 import { machineContract } from './contract.ts';
-import { MAKERS } from './rigs.ts';
+import { LONG_MAKERS, MAKERS } from './rigs.ts';
 
-for (const maker of MAKERS) machineContract(maker);
+for (const maker of LONG ? [...MAKERS, ...LONG_MAKERS] : MAKERS) machineContract(maker);

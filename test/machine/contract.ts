@@ -1146,7 +1146,11 @@ export function machineContract({ name, make, storm, restarts, virtual }: Maker)
               if (done.tag !== s.get(Cell.own + 1)) s.note(-1);
               s.put(Cell.own + 1, s.get(Cell.own + 1) + 1);
             }
-            if (s.get(Cell.own + 1) === s.get(Cell.own)) s.note(+(disk.room() >= 16));
+            // Once: a handler that is begun anew may take what another interrupt was to tell of.
+            if (s.get(Cell.own + 1) === s.get(Cell.own) && s.get(Cell.own + 2) === 0) {
+              s.put(Cell.own + 2, 1);
+              s.note(+(disk.room() >= 16));
+            }
             return true;
           },
         },

@@ -10,8 +10,8 @@ import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import type { Image } from '../../machine/user-port.ts';
 import type { Supervisor } from '../../kernel/supervisor.ts';
 import { Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
-import type { Translation } from '../../kernel/hypervisor/life.ts';
 import type { DiskModel, HypervisorConfig } from '../../kernel/hypervisor/state.ts';
+import type { Guest, Translation } from '../../kernel/hypervisor/life.ts';
 import { program, Script } from './script.ts';
 
 export const GUEST_PAGES = 512; // the disk ring's page is the last of them
@@ -168,6 +168,89 @@ export function virtualMaker(
   };
 }
 
+/** One of the two hypervisors of a rig of depth 2. */
+type Level = Pick<HypervisorConfig, 'backing' | 'secondStage'> & {
+  readonly company?: boolean;
+  readonly restarts?: boolean;
+};
+
+/** A machine in a machine: the rig's hypervisor runs in a nested guest of another. */
+export function nestedMaker(
+  name: string,
+  outer: Level,
+  inner: Level & { readonly translation?: Translation },
+  modes: { readonly storm?: boolean; readonly nestedPages?: number } = {},
+): Maker {
+  return {
+    name,
+    storm: modes.storm === true,
+    restarts: inner.restarts === true,
+    virtual: true,
+    make: ({ supervisor, images, seed }) => {
+      const bytes: number[] = [];
+      const physical = new PhysicalMachine({
+        pages: 10 * GUEST_PAGES,
+        images: [],
+        seed: seed ?? 1,
+        medium: new RamMedium(BLOCKS + 16),
+        output: (channel, sent) => {
+          if (channel === CHANNEL) bytes.push(...sent);
+        },
+        storm: modes.storm === true,
+      });
+      const { translation = 'nested' } = inner;
+      const guest = {
+        supervisor,
+        images,
+        pages: GUEST_PAGES,
+        firstBlock: 3,
+        blocks: BLOCKS,
+        channel: CHANNEL,
+        restarts: inner.restarts === true,
+        translation,
+      };
+      const busy = (level: Level, translation: Translation): Guest[] => {
+        const at = { pages: 64, firstBlock: 0, blocks: 3, channel: 6, translation };
+        return level.company === true ? [{ ...busyGuest(60_000), ...at }] : [];
+      };
+      const config = (level: Level, slice: number): HypervisorConfig => ({
+        sliceCycles: level.company === true ? slice : 1e12,
+        backing: level.backing,
+        secondStage: level.secondStage,
+      });
+      const innerGuests = [...busy(inner, translation), guest];
+      const hypervisor = new Hypervisor(config(inner, 79_999), innerGuests);
+      const { nestedPages = 64 } = modes;
+      const outerGuests = [
+        ...busy(outer, 'nested'),
+        {
+          supervisor: hypervisor,
+          images: [],
+          pages: 6 * GUEST_PAGES,
+          firstBlock: 4,
+          blocks: BLOCKS + 4,
+          channel: CHANNEL,
+          restarts: outer.restarts === true,
+          nestedPages,
+        },
+      ];
+      const root = new Hypervisor(config(outer, 5_003), outerGuests);
+      physical.boot(root);
+      const peek = (pa: number): number => {
+        const machine = hypervisor.machines[innerGuests.indexOf(guest)];
+        return machine?.peek(pa) ?? 0;
+      };
+      return {
+        physical,
+        run: (deadline = NEVER) => physical.run(deadline),
+        peek,
+        output: () => bytes,
+        level: 2,
+      };
+    },
+  };
+}
+
 /** The tester's own walk of a second stage, by plain reads. -1: not backed. */
 export function hostPage(get: (pa: number) => number, root: number, page: number): number {
   let table = root;
@@ -181,6 +264,8 @@ export function hostPage(get: (pa: number) => number, root: number, page: number
 }
 
 const NESTED = { backing: 'populate', secondStage: '4KiB' } as const;
+const TOUCH = { backing: 'touch', secondStage: '4KiB' } as const;
+const HUGE = { backing: 'populate', secondStage: '2MiB' } as const;
 
 export const MAKERS: readonly Maker[] = [
   physicalMaker('physical', {}),
@@ -233,4 +318,24 @@ export const MAKERS: readonly Maker[] = [
     disk: 'passthrough',
     translation: 'shadow',
   }),
+  nestedMaker('nested in nested, on touch, the smallest pool', TOUCH, TOUCH, { nestedPages: 16 }),
+  nestedMaker(
+    'nested in nested, neighbours',
+    { ...TOUCH, company: true },
+    { ...NESTED, company: true },
+  ),
+  nestedMaker('nested in nested, the inner one restarts', TOUCH, { ...TOUCH, restarts: true }),
+  nestedMaker(
+    'shadow in nested, neighbours',
+    { ...TOUCH, company: true },
+    { ...TOUCH, company: true, translation: 'shadow' },
+  ),
+];
+
+/** Beside them, for who has the time. */
+export const LONG_MAKERS: readonly Maker[] = [
+  nestedMaker('nested in nested', NESTED, NESTED),
+  nestedMaker('nested in nested, 2 MiB, storm', HUGE, HUGE, { storm: true }),
+  nestedMaker('nested in nested, the outer one restarts', { ...TOUCH, restarts: true }, TOUCH),
+  nestedMaker('shadow in nested', TOUCH, { ...NESTED, translation: 'shadow' }),
 ];
