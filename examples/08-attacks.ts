@@ -1,8 +1,9 @@
 /**
  * 08 attacks: which line of the kernel stops which attack?
  *
- * Thirteen hostile library OSes (examples/attacks/) are run live, on a kernel whose every refusal, and every
- * fence of the TLB, stands behind a switch. For each the outermost check is sought without which it succeeds.
+ * Thirteen hostile library OSes (examples/attacks/) are run live, on a kernel whose every refusal,
+ * and every fence of the TLB, stands behind a switch. For each the outermost check is sought
+ * without which it succeeds.
  *
  *     change-batch     stopped by pageMap, else: a call that nobody checked mapped the secret
  *     destroy          stopped by envDestroy, else: the victim is dead

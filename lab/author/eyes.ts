@@ -138,6 +138,13 @@ export class Eyes {
     return found;
   }
 
+  /** The word at a virtual address of an environment; -1 where nothing is mapped. */
+  userWord(env: number, address: number): number {
+    const base = address - (address % PAGE_BYTES);
+    const here = this.mappings(env).find(({ va }) => va === base);
+    return here === undefined ? -1 : this.word(here.page * PAGE_BYTES + (address - base));
+  }
+
   // ---- pages and what else has an owner ---------------------------------------------------------
 
   get pages(): number {

@@ -12,7 +12,7 @@ import { Cause } from '../../machine/machine.ts';
 import type { TraceEvent } from '../../machine/trace.ts';
 import { Call, Env, envIndex, EnvState, Status, Upcall } from '../../kernel/abi.ts';
 import { number } from '../report.ts';
-import { callPages, callText, reasons, statusName } from './abi-page.ts';
+import { type CallPage, callPages, callText, reasons, statusName } from './abi-page.ts';
 import { Eyes, type Mapping, namedBy } from './eyes.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -228,32 +228,76 @@ export class Witness {
     const page = callPages().get(words[0] ?? -1);
     const lines = [`refused: ${step.text}${this.#place(step.trace)}`];
     if (page === undefined) return `${lines[0]}\n  no such call: docs/ABI.md has them all`;
-    if (page.name === 'batch') {
-      const which = `its call number ${argument + 1} was refused ${statusName(status)}`;
-      return [
-        ...lines,
-        `  ${which}; the ${argument} before it are done`,
-        `  see ${page.link}`,
-      ].join('\n');
-    }
+    if (page.name === 'batch')
+      return [...lines, ...this.#batchText(memory, status, argument)].join('\n');
     const arg = page.args[argument] ?? '';
     const why = reasons(page.number, status, argument);
     lines.push(`  ${statusName(status)}, argument ${argument} (${arg}): ${why}`);
+    const about = this.#about(owner, context, page, words, [argument]);
+    return [...lines, ...about.map((text) => `  ${text}`), `  see ${page.link}`].join('\n');
+  }
+
+  /**
+   * Which record of a batch was refused, read where it stands. Its answer does not say which
+   * argument it was: those that the status can be about.
+   */
+  #batchText({ owner, context, words }: Memory, status: number, done: number): string[] {
+    const eyes = this.#eyes(owner);
+    let at = words[1] ?? 0;
+    for (let n = 0; n < done; n++) {
+      at += 4 * (1 + (callPages().get(eyes.userWord(context, at))?.args.length ?? 0));
+    }
+    const page = callPages().get(eyes.userWord(context, at));
+    const head = `  record ${done + 1} at ${hex(at)} was refused ${statusName(status)}`;
+    const before = done === 0 ? 'nothing was done' : `the ${done} before it are done`;
+    if (page === undefined)
+      return [`${head}; ${before}`, `  see ${callPages().get(Call.batch)?.link}`];
+    const record = [
+      page.number,
+      ...page.args.map((_, n) => eyes.userWord(context, at + 4 + n * 4)),
+    ];
+    const faulty = [
+      ...new Set(
+        page.refusals
+          .filter((refusal) => refusal.status === statusName(status))
+          .map((refusal) => refusal.argument),
+      ),
+    ];
+    const whys = faulty.map(
+      (n) => `${n} (${page.args[n] ?? ''}): ${reasons(page.number, status, n)}`,
+    );
+    return [
+      `${head}; ${before}`,
+      `    ${callText(record)}`,
+      ...whys.map((why, n) => `    ${n === 0 ? 'argument' : 'or argument'} ${why}`),
+      ...this.#about(owner, context, page, record, faulty).map((text) => `    ${text}`),
+      `  see ${page.link}`,
+    ];
+  }
+
+  /** What stands in the slots at fault; whose the named things are: of them, or else of all. */
+  #about(
+    owner: number,
+    context: number,
+    page: CallPage,
+    words: readonly number[],
+    faulty: readonly number[],
+  ): string[] {
     const eyes = this.#eyes(owner);
     const about = new Set<string>();
-    if (arg.includes('slot')) {
-      const held = eyes.slot(context, (words[argument + 1] ?? -1) & 0xff);
+    for (const n of faulty) {
+      if (page.args[n]?.includes('slot') !== true) continue;
+      const held = eyes.slot(context, (words[n + 1] ?? -1) & 0xff);
       if (held !== null) about.add(held);
     }
-    // Whose the named things are: of the argument at fault, else of all.
-    const own = namedBy(page.name, arg) !== null;
+    const own = faulty.some((n) => namedBy(page.name, page.args[n] ?? '') !== null);
     page.args.forEach((name, n) => {
       const kind = namedBy(page.name, name);
-      if (kind === null || (own && n !== argument)) return;
+      if (kind === null || (own && !faulty.includes(n))) return;
       const whose = eyes.owner(kind, words[n + 1] ?? -1);
       if (whose !== null) about.add(whose);
     });
-    return [...lines, ...[...about].map((text) => `  ${text}`), `  see ${page.link}`].join('\n');
+    return [...about];
   }
 
   #thrownText(memory: Memory, error: unknown): string[] {

@@ -98,6 +98,22 @@ const CASES: Readonly<Record<string, Case>> = {
       'docs/ABI.md#pageallocate-9',
     ],
   },
+  'has a call of a batch refused': {
+    text: libos(
+      `    const unmap = [16, leaf, 300, 1, 0];\n    const map = [15, leaf, 300, 0, 0, 0, 6, 0];\n` +
+        `    const done = yield* this.sys.batch(0x1800, [unmap, map]);\n` +
+        `    throw new Error('done: ' + done);`,
+    ),
+    says: [
+      'threw Error: done: 1',
+      /refused: batch\(address 0x1800, count 2\), at .*mine\.ts:6 \(Mine\.main\)/,
+      /record 2 at 0x00001814 was refused notPermitted; the 1 before it are done/,
+      /pageMap\(table \d+, index 300, page 0, slot 0, access entry 0, flags 6, env slot 0\)/,
+      'argument 5 (flags): W, and not a user page',
+      "page 0 is the kernel's",
+      'docs/ABI.md#pagemap-15',
+    ],
+  },
   'goes past its allotment': {
     text: libos(
       `    for (let page = 0; page < 4000; page++) yield* this.sys.pageAllocate(page, 0);\n` +
