@@ -25,7 +25,8 @@ export async function runFiles(job: LibosJob, alive: () => void): Promise<LibosO
     const images = [];
     for (const file of job.files) images.push(await loadImage(file));
     const { spec, files, every } = job;
-    const chart = every === undefined ? null : new Chart(every, spec.tenants + 1);
+    const holders = spec.tenants + (spec.revocation === null ? 0 : 1);
+    const chart = every === undefined ? null : new Chart(every, holders);
     const result = runMode(spec, images, files, alive, chart);
     return { result, moments: chart?.moments ?? [] };
   } catch (error) {

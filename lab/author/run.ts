@@ -23,6 +23,8 @@ export interface RunSpec {
   /** cycles after which a run that does not end is stopped */
   readonly limit: number;
   readonly revocation: Revocation | null;
+  /** a hypervisor backs each page when it is touched first; default: all when it makes a guest */
+  readonly touched?: boolean;
 }
 
 export type Fate =
@@ -136,7 +138,7 @@ function perform(
   const eyesOf = (tenant: number): Eyes => new Eyes(built, mode === 'vm' ? place(tenant) : 0);
   witness = new Witness(machine.hart, eyesOf, files);
   const { listener } = machine.hart;
-  const hear = observer?.hear;
+  const hear = observer?.hear?.bind(observer);
   if (hear !== undefined) {
     machine.hart.listener = (event, layer, now) => {
       hear(event, machine.hart.counters.owner);
@@ -167,13 +169,13 @@ function perform(
 /** A kernel for each tenant: its first environment is row 1 of each. */
 const revokesNothing = (mode: Mode): boolean => !revokes(mode);
 
-function parametersOf({ memory, slice, seed }: RunSpec): Parameters {
+function parametersOf({ memory, slice, seed, touched = false }: RunSpec): Parameters {
   return {
     quota: memory,
     blocks: BLOCKS,
     sliceCycles: slice,
-    backing: 'populate',
-    secondStage: '2MiB',
+    backing: touched ? 'touch' : 'populate',
+    secondStage: touched ? '4KiB' : '2MiB',
     walkCaches: true,
     disk: 'emulated',
     seed,

@@ -1,16 +1,17 @@
 /**
- * `exoscope map FILE...`: who owns pages, blocks and slices while library OSes run, as text. Exit
- * status 0: drawn; 1: a library OS hangs; 2: the command or a file makes no sense.
+ * `exoscope map FILE...`: who owns pages, blocks and slices while library OSes run, as text: what an
+ * exokernel exposes to all, and what a hypervisor keeps to itself. Exit status 0: drawn; 1: a library OS hangs; 2: the command or a file makes no sense.
  */
 import { fileURLToPath } from 'node:url';
-import { drawn, LEGEND } from '../author/chart.ts';
+import { drawn, HOST_LEGEND, LEGEND, TOUCHED } from '../author/chart.ts';
 import { checkFile } from '../author/libos-file.ts';
+import { revokes } from '../author/run.ts';
 import { UsageError } from '../tree.ts';
 import { type Subcommand, whole } from './command.ts';
 import { revocationOf, runInWorkers } from './run.ts';
 
 const DEFAULT = fileURLToPath(new URL('../../examples/pager.ts', import.meta.url));
-const MODES = ['exokernel', 'exokernel-in-vm'] as const;
+const MODES = ['exokernel', 'vm', 'exokernel-in-vm'] as const;
 
 const WATCHDOG = 10; // seconds
 
@@ -31,7 +32,7 @@ export const mapCommand: Subcommand = (program, terminal) => {
     .description('draw who owns pages, blocks and slices while library OSes run')
     .argument('[files...]', 'library OSes; default: examples/pager.ts, twice')
     .option('--every <cycles>', 'between two looks', whole(1000), 100_000)
-    .option('--mode <name>', MODES.join(' or '), 'exokernel')
+    .option('--mode <name>', MODES.join(', '), 'exokernel')
     .option('--tenants <n>', 'default: one for each file', whole(1, 16))
     .option('--memory <pages>', 'pages that each may use', whole(16, 4096), 64)
     .option('--slice <cycles>', 'length of a time slice', whole(20_000), 100_000)
@@ -42,16 +43,27 @@ export const mapCommand: Subcommand = (program, terminal) => {
       const mode = MODES.find((name) => name === options.mode);
       if (mode === undefined) {
         throw new UsageError(
-          `--mode ${options.mode}: only an exokernel says who owns what; ${MODES.join(' or ')}`,
+          `--mode ${options.mode}: nobody says there who owns what; there are ${MODES.join(', ')}`,
         );
       }
       const paths = (files.length === 0 ? [DEFAULT, DEFAULT] : files).map(checkFile);
       const { memory, slice, cycles, revoke, deadline, every } = options;
+      if (revoke !== undefined && !revokes(mode)) {
+        throw new UsageError(`--revoke: nobody asks for pages in mode ${mode}; --mode exokernel`);
+      }
       const revocation = revoke === undefined ? null : { ...revoke, deadline };
       const tenants = Math.max(options.tenants ?? 0, paths.length);
-      const spec = { mode, tenants, memory, slice, seed: 1, limit: cycles, revocation };
+      const touched = mode === 'vm';
+      const spec = { mode, tenants, memory, slice, seed: 1, limit: cycles, revocation, touched };
       const ran = await runInWorkers([spec], paths, WATCHDOG, terminal, every);
       if (ran === null) terminal.status = 1;
-      else terminal.out(`${LEGEND}\n\n${drawn(ran[0]?.moments ?? [])}`);
+      else {
+        const legends = {
+          exokernel: [LEGEND],
+          vm: [HOST_LEGEND, TOUCHED],
+          'exokernel-in-vm': [LEGEND, HOST_LEGEND],
+        }[mode];
+        terminal.out(`${legends.join('\n')}\n\n${drawn(ran[0]?.moments ?? [])}`);
+      }
     });
 };
