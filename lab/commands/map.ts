@@ -1,6 +1,7 @@
 /**
- * `exoscope map FILE...`: who owns pages, blocks and slices while library OSes run, as text: what an
- * exokernel exposes to all, and what a hypervisor keeps to itself. Exit status 0: drawn; 1: a library OS hangs; 2: the command or a file makes no sense.
+ * `exoscope map FILE...`: who owns pages, blocks and slices while library OSes run, as text: what
+ * an exokernel exposes to all, and what a hypervisor keeps to itself. Exit status 0: drawn; 1: a
+ * library OS hangs; 2: the command or a file makes no sense.
  */
 import { fileURLToPath } from 'node:url';
 import { drawn, HOST_LEGEND, LEGEND, TOUCHED } from '../author/chart.ts';
