@@ -39,7 +39,16 @@ import { isPassed, listen, registersOf, wake } from './passthrough.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import { admitParavirt, ParavirtPaging } from './paravirt.ts';
 import type { Answered, GuestPort, Paging } from './paging.ts';
-import { ask, block, hopeless, reclaim, stepDown, unblock, wakeWaiters } from './revocation.ts';
+import {
+  ask,
+  askNoMore,
+  block,
+  hopeless,
+  reclaim,
+  stepDown,
+  unblock,
+  wakeWaiters,
+} from './revocation.ts';
 import {
   cannotRestore,
   cannotSave,
@@ -670,6 +679,7 @@ export class Hypervisor implements Supervisor, Monitor {
     const { state } = this;
     stepDown(state, vm);
     if (state.get(Cpu.last) === vm + 1) state.put(Cpu.last, 0);
+    askNoMore(state, vm);
     endVm(state, vm);
     this.#machines[vm]?.ended();
     wakeWaiters(state);

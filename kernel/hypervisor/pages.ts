@@ -19,6 +19,7 @@ import { assert } from '../../machine/assert.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { Ring } from './device-page.ts';
 import { give, take } from './free-pages.ts';
+import { mustWait } from './revocation.ts';
 import {
   absence,
   Absent,
@@ -111,6 +112,7 @@ export function back(state: State, vm: number, page: number): number {
       // If somebody waits in vain it goes all the same: or the same pages are taken for ever.
       if (state.get(Cpu.elder) !== 0) return waitForAny(state, vm);
       rescue(state, vm, page, ptePpn(entry));
+      row.add(vm, Vm.leaving, -1);
       return Backing.done;
     case Absent.coming:
       row.put(vm, Vm.waitsFor, page + 1);
@@ -133,10 +135,10 @@ export function back(state: State, vm: number, page: number): number {
   return Backing.done;
 }
 
-/** What is short is the elder's, if there is one: or each would take what the other needs. */
+/** What is short is the elder's, if there is one, or each would take what the other needs. */
 function mayTake(state: State, vm: number): boolean {
   const elder = state.get(Cpu.elder);
-  return elder === 0 || elder === vm + 1;
+  return elder === 0 ? !mustWait(state, vm) : elder === vm + 1;
 }
 
 /** There is no page now. With a swap area there will be one. */

@@ -20,6 +20,11 @@ export interface HypervisorConfig {
   readonly scheduler?: 'round-robin' | 'credit';
   /** blocks of the host's disk that guest pages may be swapped to; default none */
   readonly swap?: { readonly firstBlock: number; readonly blocks: number };
+  /**
+   * how memory is taken that is short: pages are written to the swap area, whichever a blind choice
+   * hits; or guests are asked first (see revocation.ts). Default 'swap'
+   */
+  readonly taking?: 'swap' | 'balloon';
   /** look for pages of equal contents, so many at each turn of the CPU; default 0 */
   readonly sharing?: number;
 }
@@ -110,7 +115,12 @@ export const Vm = {
   ins: 63, // pages that came back so far
   waitsFor: 64, // guest page + 1 that it is blocked on; -1: any free page
   base: 65, // of ins: what came back since then its supervisor needs for the trap at hand
+  leaving: 82, // of its pages that are being written to the swap area
+  wish: 67, // of the target, what its operator asks for
+  asked: 68, // and what the watermarks ask for
   waits: 66, // times that it waited for any page since it last got on
+  answered: 80, // pages that it had given up when it was last looked at
+  deaf: 81, // looks since it last gave one that was asked for
   // Its disk.
   disk: 84, // index of DISKS
   taken: 85, // of a split disk: requests taken out of its ring
@@ -175,8 +185,11 @@ export const Cpu = {
   timer: 26, // two words: what the timer is set to
   blocks: 34, // per order: first free block of so many pages + 1
   queues: 48, // per queue: head, tail: row + 1
+  asking: 62, // 1: guests are asked, from the soft mark until the high one
+  asked: 63, // pages that the watermarks ask for, of all guests
+  nextLook: 64, // two words: when it is looked at what they gave
   queueOwners: 54, // DISK_QUEUES words: row + 1 that a queue of the disk is passed through to
-  words: 64,
+  words: 72,
 } as const;
 
 /** Words of the ledger's row of a host page. */

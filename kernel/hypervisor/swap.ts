@@ -72,6 +72,7 @@ export function startOut(
   state.own(host, PageKind.leaving, vm);
   setEntry(state, vm, page, pte(host, Absent.leaving));
   state.add(Cpu.leaving, 1);
+  state.vm.add(vm, Vm.leaving, 1);
   transfer(state, TagState.out, vm, host, slot);
   return true;
 }
@@ -106,6 +107,7 @@ export function wentOut(state: State, host: number, ok: boolean): void {
     return;
   }
   const page = state.page.get(host, Page.guest);
+  state.vm.add(vm, Vm.leaving, -1);
   if (!ok) {
     // The medium did not take it: it stays, and that block is not tried again.
     rescue(state, vm, page, host);

@@ -133,7 +133,7 @@ export function violations(machine: PhysicalMachine, hypervisor: Hypervisor): st
       expect(row(Vm.held) + row(Vm.tables), 0, `${name} is gone, with pages`);
       continue;
     }
-    let [swapped, shared, given] = [0, 0, 0];
+    let [swapped, shared, given, leaving] = [0, 0, 0, 0];
     for (const { page, entry, level } of leaves(machine, hypervisor, vm)) {
       const host = ptePpn(entry);
       const what = `${name}, page ${page}`;
@@ -149,6 +149,7 @@ export function violations(machine: PhysicalMachine, hypervisor: Hypervisor): st
           expect(word(state.page, host, Page.owner), kind | ((vm + 1) << 8), `${what} travels`);
           slots.add(word(state.page, host, Page.slot) - 1);
           if (why === Absent.coming) swapped++;
+          else leaving++;
         }
         continue;
       }
@@ -168,6 +169,7 @@ export function violations(machine: PhysicalMachine, hypervisor: Hypervisor): st
       }
     }
     expect(row(Vm.swapped), swapped, `${name} has swapped pages`);
+    expect(row(Vm.leaving), leaving, `${name} has pages that leave`);
     expect(row(Vm.shared), shared, `${name} has shared pages`);
     expect(row(Vm.ballooned), given, `${name} has given pages up`);
     if (row(Vm.ring) !== 0 && !seen.has(row(Vm.ring))) wrong.push(`${name}: its device page moved`);
