@@ -39,7 +39,7 @@ export class Hung extends Error {
 }
 
 const LOOK = 250; // ms between two looks
-const ASK = 2_000; // ms that V8 may take for a stack
+const ASK = 5_000; // ms that V8 may take for a stack
 const PATIENCE = 500; // ms that the pool may take to end
 
 /** Runs every message, results in their order. Rejects with the first failure, or `Hung`. */

@@ -21,6 +21,7 @@ export type LibosOutcome =
   | { readonly hung: string };
 
 export async function runFiles(job: LibosJob, alive: () => void): Promise<LibosOutcome> {
+  process.exit = noExit; // it would be the worker's end, and nobody would hear why
   try {
     const images = [];
     for (const file of job.files) images.push(await loadImage(file));
@@ -33,4 +34,8 @@ export async function runFiles(job: LibosJob, alive: () => void): Promise<LibosO
     if (error instanceof UsageError) return { unusable: error.message };
     throw error;
   }
+}
+
+function noExit(): never {
+  throw new Error('process.exit: a library OS has no process; it ends when main returns');
 }

@@ -76,9 +76,14 @@ function exportOf(module: unknown): unknown {
   );
   const only = new Set(named.filter(isImage));
   return (
-    own.find(isImage) ?? (only.size === 1 ? [...only][0] : own.find((one) => one !== undefined))
+    own.find(isImage) ??
+    (only.size === 1 ? [...only][0] : own.find((one) => one !== undefined && !isBlank(one)))
   );
 }
+
+/** What CommonJS exports if nothing was exported. */
+const isBlank = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length === 0;
 
 function memberOf(value: unknown, name: string): unknown {
   return typeof value === 'object' && value !== null && name in value

@@ -62,7 +62,7 @@ export interface Observer {
 }
 
 export const BLOCKS = 64; // of each tenant's disk
-const STEP = 2e7; // cycles between two signs of life
+const STEP = 1e6; // cycles between two signs of life
 const BROKER_PAGES = 64;
 
 /** Whether something in this mode can ask a library OS for pages. */

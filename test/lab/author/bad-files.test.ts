@@ -53,6 +53,10 @@ const CASES: Readonly<Record<string, Case>> = {
     text: libos(`    yield* this.sys.nullCall();\n    throw new RangeError('no luck');`),
     says: ['threw RangeError: no luck, at ', 'mine.ts:5 (Mine.main)', 'null() = 0'],
   },
+  'ends the process': {
+    text: libos(`    yield* this.sys.nullCall();\n    process.exit(0);`),
+    says: ['threw Error: process.exit: a library OS has no process', 'mine.ts:5 (Mine.main)'],
+  },
   'touches what is not mapped': {
     text: libos(`\n    yield* this.port.store(0x140008, 1);`),
     says: [
@@ -239,6 +243,14 @@ describe('exoscope run', () => {
     expect(out).toMatch(
       /outputs DIFFER from line 1 on\n {4}exokernel +leaf \d+\n {4}vm +leaf \d+\n/,
     );
+  }, 30_000);
+
+  test('a file that exports nothing is told so as CommonJS, too', async () => {
+    const own = mkdtempSync(join(folder, 'commonjs-'));
+    writeFileSync(join(own, 'package.json'), '{}');
+    writeFileSync(join(own, 'mine.ts'), 'const a = 1;\n');
+    const { status, err } = await run(join(own, 'mine.ts'));
+    expect([status, err]).toEqual([2, expect.stringContaining('mine.ts: exports no image; write')]);
   }, 30_000);
 
   test.each([
