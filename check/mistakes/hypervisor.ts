@@ -97,6 +97,14 @@ export const BREACHES: readonly Mistake[] = [
     test: [SAVING, 'save and restore'],
   },
   {
+    number: 'HYP-10',
+    title: "the hypervisor of a hypervisor keeps what the inner one's fence is to drop",
+    file: 'kernel/hypervisor/composed.ts',
+    text: 'if (at !== null) this.#drop(at.row, at.index);',
+    instead: '',
+    test: ['test/hypervisor/nesting.test.ts', 'leaves are no wider than the inner table'],
+  },
+  {
     number: 'HYP-11',
     title: 'the first byte of what a guest prints is lost',
     file: HYPERVISOR,
@@ -152,6 +160,14 @@ export const BREACHES: readonly Mistake[] = [
     text: 'if (ptePpn(entry) % span !== 0 || kernel === ((entry & PTE_U) !== 0)) return',
     instead: 'if (ptePpn(entry) % span !== 0) return',
     test: [SHADOW, 'allow what guest and host allow'],
+  },
+  {
+    number: 'HYP-18',
+    title: 'a batch of hypercalls is as long as the guest says',
+    file: 'kernel/hypervisor/hypercalls.ts',
+    text: 'if (count < 0 || count > BATCH_MAX) return false;',
+    instead: '',
+    test: ['test/hypervisor/paravirt.test.ts', 'stops the guest (HYP-18)'],
   },
   {
     number: 'HYP-19',
