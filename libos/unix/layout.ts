@@ -19,6 +19,7 @@
  *          384-       heap, on through further leaf tables
  */
 import { Start } from '../../kernel/abi.ts';
+import { ARG_MAX } from './process.ts';
 
 export const PAGE = 4096;
 export const at = (page: number): number => page * PAGE;
@@ -168,11 +169,12 @@ export const User = {
   paging: 7, // 1: its pages may go to the swap area
   busy: 8, // above 0: it is changing its tables, and is not to be ended
   hand: 9, // of the clock: a virtual page
+  envc: 10, // strings of the environment, behind the arguments
   handlers: 320, // SIGNALS words: 0 default, 1 ignored, 2 + number of a function
   descriptors: 16, // OPEN_MAX × DESCRIPTOR_WORDS
   tables: 128, // LEAVES_MAX × 3: leaf, ledger, ledger
   maps: 352, // LEAVES_MAX words: swap map of each leaf table, or 0
-  arguments: 2048, // byte offset: strings, each ended by a zero byte
+  arguments: PAGE - ARG_MAX, // byte offset: strings, each ended by a zero byte
 } as const;
 export const Descriptor = { kind: 0, value: 1, words: 2 } as const;
 export const Kind = {
@@ -184,7 +186,6 @@ export const Kind = {
   terminal: 5,
   null: 6,
 } as const;
-export const ARGUMENT_BYTES = PAGE - User.arguments;
 
 /** Capability slots: the process's own name, and the one that all of this Unix shares. */
 export const OWN = 0;

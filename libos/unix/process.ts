@@ -15,6 +15,7 @@ export const Errno = {
   EINTR: -4,
   EIO: -5,
   ENXIO: -6,
+  E2BIG: -7,
   EBADF: -9,
   ECHILD: -10,
   EAGAIN: -11,
@@ -71,6 +72,8 @@ export const STDIN = 0;
 export const STDOUT = 1;
 export const STDERR = 2;
 export const OPEN_MAX = 16; // descriptors of a process
+/** Bytes of a program's arguments and environment together, a zero byte behind each string. */
+export const ARG_MAX = 2304;
 /** Cycles of a second: the clock of a Unix is simulated time, on a machine of 1 GHz. */
 export const SECOND = 1e9;
 /** So many bytes written to a pipe at once come out together, whoever else writes to it. */
@@ -126,6 +129,8 @@ export interface Process {
   readonly pid: number;
   /** argv, fetched from the process's memory when it started; args[0] is the program's name. */
   readonly args: readonly string[];
+  /** `NAME=value`, fetched likewise. */
+  readonly environment: readonly string[];
 
   // Descriptors. All return a negative Errno on failure.
   open(path: string, flags: number): Op<number>;
@@ -183,8 +188,8 @@ export interface Process {
   // Processes.
   /** A copy of this process, copy on write, at child function number `child`. Returns its pid. */
   fork(child: number, argument: number): Op<number>;
-  /** Replaces the program; returns only on failure. */
-  exec(program: string, args: readonly string[]): Op<number>;
+  /** Replaces the program; returns only on failure. Without an environment, it gets ours. */
+  exec(program: string, args: readonly string[], environment?: readonly string[]): Op<number>;
   /**
    * Waits for a child to end: its pid and exit status (128 and a signal, if that ended it), or
    * ECHILD; EINTR if a signal was handled meanwhile; pid 0 if it is not to wait and none has

@@ -12,7 +12,6 @@ import { FileClient } from './fs/client.ts';
 import { BLOCK, InodeKind, RECORD_HEADER } from './fs/format.ts';
 import { FsOp, UNLINK_ANY, UNLINK_DIRECTORY, UNLINK_FILE } from './fs/protocol.ts';
 import {
-  ARGUMENT_BYTES,
   at,
   COMMON,
   Control,
@@ -34,6 +33,7 @@ import {
 } from './layout.ts';
 import { type End, Pipes } from './pipes.ts';
 import {
+  ARG_MAX,
   Errno,
   O_APPEND,
   O_READ,
@@ -101,6 +101,7 @@ export class UnixProcess implements Process {
   readonly port: UserPort;
   readonly pid: number;
   readonly args: readonly string[];
+  readonly environment: readonly string[];
   readonly #around: Surroundings;
   readonly #sys: Syscalls;
   readonly #shared: Shared;
@@ -118,7 +119,7 @@ export class UnixProcess implements Process {
     self: number,
     pid: number,
     program: string,
-    args: readonly string[],
+    { args, environment }: Given = { args: [], environment: [] },
   ) {
     this.#program = program;
     this.#around = around;
@@ -128,6 +129,7 @@ export class UnixProcess implements Process {
     this.#self = self;
     this.pid = pid;
     this.args = args;
+    this.environment = environment;
     this.#files = new FileClient(around.sys, around.shared);
     this.#pipes = new Pipes(around.sys, around.shared, around.space, { env: self, pid }, () =>
       this.#deliver(),
@@ -584,9 +586,13 @@ export class UnixProcess implements Process {
     yield* this.#around.space.bury(pid);
   }
 
-  *exec(program: string, args: readonly string[]): Op<number> {
+  *exec(
+    program: string,
+    args: readonly string[],
+    environment: readonly string[] = this.environment,
+  ): Op<number> {
     if (!this.#around.hasProgram(program)) return Errno.ENOENT;
-    const stored = yield* storeArguments(this.port, at(UAREA), args);
+    const stored = yield* storeArguments(this.port, at(UAREA), { args, environment });
     if (stored < 0) return stored;
     yield* this.closeStore();
     yield* this.#around.space.busy(() => this.#around.space.clear());
@@ -774,32 +780,41 @@ function collectNames(block: Uint8Array, names: string[]): void {
   }
 }
 
-/** Writes an argument list into a u-area: strings, each ended by a zero byte. */
+/** What a program is given: its arguments and its environment. */
+export interface Given {
+  readonly args: readonly string[];
+  readonly environment: readonly string[];
+}
+
+/** Writes them into a u-area: strings, each ended by a zero byte. */
 export function* storeArguments(
   port: UserPort,
   uarea: number,
-  args: readonly string[],
+  { args, environment }: Given,
 ): Op<number> {
-  const text = args.map((arg) => `${arg}\0`).join('');
-  if (text.length > ARGUMENT_BYTES || args.some((arg) => arg.includes('\0'))) return Errno.EINVAL;
+  const strings = [...args, ...environment];
+  const text = strings.map((one) => `${one}\0`).join('');
+  if (text.length > ARG_MAX) return Errno.E2BIG;
+  if (strings.some((one) => one.includes('\0'))) return Errno.EINVAL;
   const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0) & 0xff);
   if (port.write(uarea + User.arguments, bytes, 0, bytes.length) === undefined) yield* port.fault();
   yield* port.store(uarea + User.argc * 4, args.length);
+  yield* port.store(uarea + User.envc * 4, environment.length);
   return 0;
 }
 
-export function* loadArguments(port: UserPort): Op<string[]> {
-  const count = yield* port.load(user(User.argc));
-  const bytes = new Uint8Array(ARGUMENT_BYTES);
-  if (port.read(at(UAREA) + User.arguments, bytes, 0, ARGUMENT_BYTES) === undefined) {
+export function* loadArguments(port: UserPort): Op<Given> {
+  const argc = yield* port.load(user(User.argc));
+  const envc = yield* port.load(user(User.envc));
+  const bytes = new Uint8Array(ARG_MAX);
+  if (port.read(at(UAREA) + User.arguments, bytes, 0, ARG_MAX) === undefined) {
     yield* port.fault();
   }
-  const args = [];
-  let start = 0;
-  for (let n = 0; n < count; n++) {
+  const strings: string[] = [];
+  for (let start = 0; strings.length < argc + envc;) {
     const end = bytes.indexOf(0, start);
-    args.push(String.fromCharCode(...bytes.subarray(start, end)));
+    strings.push(String.fromCharCode(...bytes.subarray(start, end)));
     start = end + 1;
   }
-  return args;
+  return { args: strings.slice(0, argc), environment: strings.slice(argc) };
 }

@@ -137,7 +137,7 @@ export class Unix extends LibOS {
     const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));
     const words = at(UAREA) + User.arguments; // read long ago
     if (port.write(words, bytes, 0, bytes.length) === undefined) yield* port.fault();
-    const process = new UnixProcess(this.#around(), this.self, pid, '', []);
+    const process = new UnixProcess(this.#around(), this.self, pid, '');
     yield* process.write(STDERR, words, bytes.length);
   }
   #dying = false;
@@ -365,7 +365,7 @@ export class Unix extends LibOS {
   *#cleanUp(pid: number, killed: boolean): Op<void> {
     const shared = this.#shared;
     if (killed) {
-      const someone = new UnixProcess(this.#around(), this.self, 0, '', []);
+      const someone = new UnixProcess(this.#around(), this.self, 0, '');
       yield* someone.closeFor(pid);
       const fatal = yield* shared.row(pid, Row.fatal);
       yield* someone.settle(pid, fatal === 0 ? KILLED : SIGNALLED + fatal);
@@ -386,9 +386,11 @@ export class Unix extends LibOS {
   *#shell(self: number): Op<void> {
     yield* this.catchFaults();
     const pid = yield* this.port.load(at(UAREA) + User.pid * 4);
-    const process = new UnixProcess(this.#around(), self, pid, 'sh', []);
+    const process = new UnixProcess(this.#around(), self, pid, 'sh');
     const script = (yield* this.#readAll(process, RC)).trimEnd();
-    yield* storeArguments(this.port, at(UAREA), ['sh', '-c', script]);
+    const given = { args: ['sh', '-c', script], environment: [] };
+    const stored = yield* storeArguments(this.port, at(UAREA), given);
+    if (stored < 0) throw new Error(`unix: ${RC} is too long`);
     yield* this.#space.clear();
     // Word to whoever measures: this Unix is up, and what follows is the work.
     yield* this.sys.consoleWrite(at(UAREA), 0);
@@ -413,8 +415,8 @@ export class Unix extends LibOS {
     const pid = which & 0xff;
     const program = this.#programs[(which >>> 16) & 0xff];
     const start = program?.children?.[(which >>> 8) & 0xff];
-    const args = yield* loadArguments(this.port);
-    const process = new UnixProcess(this.#around(), self, pid, program?.name ?? '', args);
+    const given = yield* loadArguments(this.port);
+    const process = new UnixProcess(this.#around(), self, pid, program?.name ?? '', given);
     yield* this.#run(process, () =>
       start === undefined ? process.exit(Errno.EINVAL & 0xff) : start(process, argument),
     );
@@ -422,8 +424,8 @@ export class Unix extends LibOS {
 
   /** Runs programs in this environment, one after the other's exec, until one ends. */
   *#runPrograms(self: number, pid: number, first: string): Op<void> {
-    const args = yield* loadArguments(this.port);
-    const process = new UnixProcess(this.#around(), self, pid, first, args);
+    const given = yield* loadArguments(this.port);
+    const process = new UnixProcess(this.#around(), self, pid, first, given);
     yield* this.#run(process, () => this.#named(first).main(process));
   }
 

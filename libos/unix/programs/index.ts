@@ -3,6 +3,7 @@ import type { Program } from '../process.ts';
 import { cat } from './cat.ts';
 import { cp } from './cp.ts';
 import { echo } from './echo.ts';
+import { env } from './env.ts';
 import { find } from './find.ts';
 import { grep } from './grep.ts';
 import { head } from './head.ts';
@@ -12,6 +13,9 @@ import { ls } from './ls.ts';
 import { chmod, ln, mkdir, mv, rm, rmdir, touch } from './names.ts';
 import { mux } from './mux.ts';
 import { primes } from './primes.ts';
+import { printf } from './printf.ts';
+import { df, ps } from './ps.ts';
+import { pwd } from './pwd.ts';
 import { seq } from './seq.ts';
 import { sh } from './sh.ts';
 import { sha256sum } from './sha256sum.ts';
@@ -62,4 +66,9 @@ export const PROGRAMS: readonly Program[] = [
   sleep,
   timeout,
   mux,
+  env,
+  pwd,
+  printf,
+  ps,
+  df,
 ];

@@ -18,6 +18,7 @@ const MESSAGES: Readonly<Record<number, string>> = {
   [Errno.EINTR]: 'Interrupted system call',
   [Errno.EIO]: 'Input/output error',
   [Errno.ENXIO]: 'No such device or address',
+  [Errno.E2BIG]: 'Argument list too long',
   [Errno.EBADF]: 'Bad file descriptor',
   [Errno.ECHILD]: 'No child processes',
   [Errno.EAGAIN]: 'Resource temporarily unavailable',

@@ -6,6 +6,7 @@
 import type { Op } from '../../syscalls.ts';
 import { Errno, type Program, SECOND, Signal } from '../process.ts';
 import { Io, messageOf } from './io.ts';
+import { parseOptions } from './options.ts';
 
 const TIMED_OUT = 124;
 const TROUBLE = 125;
@@ -26,7 +27,7 @@ export const sleep: Program = {
   name: 'sleep',
   *main(process) {
     const io = new Io(process);
-    const words = process.args.slice(1);
+    const { operands: words } = yield* parseOptions(io, '');
     if (words.length === 0) return yield* io.die('missing operand');
     let cycles = 0;
     for (const word of words) {

@@ -1,14 +1,14 @@
 /**
  * xargs: runs a command with arguments from standard input. -0 items end with NUL (else blanks,
  * with quotes and backslash), -r no run without items, -n N items a run. A run has at most 32
- * arguments and 2 KiB of them, the command's own included.
+ * arguments and 2 KiB of them, the command's own included; less with a large environment.
  *
  * The command line of a run lies in the heap, where the forked child finds it:
  *
  *     word 0: arguments | word 1: bytes of them | arguments, each ended by NUL
  */
 import type { Op } from '../../syscalls.ts';
-import { Errno, type Process, type Program, STDIN } from '../process.ts';
+import { ARG_MAX, Errno, type Process, type Program, STDIN } from '../process.ts';
 import { WORK } from '../work.ts';
 import { bytesOf, NEWLINE, textOf } from './bytes.ts';
 import { Io, messageOf } from './io.ts';
@@ -76,6 +76,7 @@ class Batch {
   readonly #io: Io;
   readonly #command: readonly string[];
   readonly #itemsMax: number;
+  readonly #bytesMax: number;
   #block = 0; // address
   #own = 0; // bytes of the command itself
   #used = 0; // bytes, the command's own included
@@ -85,13 +86,15 @@ class Batch {
   constructor(io: Io, command: readonly string[], itemsMax: number) {
     this.#io = io;
     this.#command = command;
+    const environment = io.process.environment.join('\0').length + 1;
+    this.#bytesMax = Math.min(BYTES_MAX, ARG_MAX - environment);
     this.#itemsMax = Math.min(itemsMax, ARGUMENTS_MAX - command.length);
   }
 
   *begin(): Op<void> {
     const io = this.#io;
     const bytes = bytesOf(this.#command.map((word) => `${word}\0`).join(''));
-    if (this.#itemsMax < 1 || bytes.length >= BYTES_MAX) yield* io.die('command too long');
+    if (this.#itemsMax < 1 || bytes.length >= this.#bytesMax) yield* io.die('command too long');
     this.#block = yield* io.allocate(HEADER + BYTES_MAX);
     io.port.write(this.#block + HEADER, bytes, 0, bytes.length) ?? (yield* io.port.fault());
     this.#own = bytes.length;
@@ -102,8 +105,8 @@ class Batch {
   *add(item: Uint8Array): Op<void> {
     const { port } = this.#io;
     const bytes = item.length + 1;
-    if (this.#own + bytes > BYTES_MAX) yield* this.#io.die('argument line too long');
-    if (this.#used + bytes > BYTES_MAX) yield* this.run();
+    if (this.#own + bytes > this.#bytesMax) yield* this.#io.die('argument line too long');
+    if (this.#used + bytes > this.#bytesMax) yield* this.run();
     const at = this.#block + HEADER + this.#used;
     port.write(at, item, 0, item.length) ?? (yield* port.fault());
     port.store8(at + item.length, 0) ?? (yield* port.fault());

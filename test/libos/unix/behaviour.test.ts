@@ -93,7 +93,7 @@ describe('processes', () => {
   test('exec replaces the program and its memory', () => {
     everywhere(
       'status execs',
-      'missing -2\ntoo long -22\nfresh true 0 ["fresh","a","","b c"]\n=status 9=',
+      'missing -2\ntoo long -7\nfresh true 0 ["fresh","a","","b c"]\n=status 9=',
     );
   });
 

@@ -264,8 +264,186 @@ const TABLE: readonly (readonly [name: string, script: string])[] = [
   ['test: no conditions', '[ a -eq 1 ]; echo $?; [ a b ]; echo $?; [ a; echo $?; test a b c d e'],
 ];
 
-export const CASES: readonly Case[] = TABLE.map(([name, script]) => ({
-  name,
-  script,
-  files: AWKWARD,
-}));
+/** What the shell's language, and the programs that go with it, come to. */
+const LANGUAGE_TABLE: readonly (readonly [name: string, script: string])[] = [
+  [
+    'sh: not',
+    '! true; echo $?; ! false; echo $?; ! cat nope | wc -l; echo $?; true && ! false && echo y',
+  ],
+  [
+    'sh: if',
+    'if true; then echo a; fi; if false; then echo b; else echo c; fi; if false; then echo d\nelif ' +
+      'true\nthen echo e; else echo f; fi; if false; then echo g; fi; echo $?',
+  ],
+  [
+    'sh: if of lists',
+    'if false; true; then echo a; fi; if cat nope || [ -f plain ]; then wc -l plain; fi',
+  ],
+  [
+    'sh: while, until',
+    'i=0; while [ $i -lt 3 ]; do echo $i; i=$((i + 1)); done; until [ $i = 0 ]; do i=$((i-1)); done; echo $i',
+  ],
+  [
+    'sh: break, continue',
+    'for i in 1 2 3 4; do [ $i = 2 ] && continue; [ $i = 4 ] && break; echo $i; done; for a in 1 2; do for b ' +
+      'in 1 2 3; do [ $b = 2 ] && continue 2; echo $a$b; break 5; done; done; echo end; break; echo $?',
+  ],
+  [
+    'sh: for',
+    'for x in a "b c" d*; do echo "<$x>"; done; for x in; do echo no; done; echo $? $x; for x\ndo echo; done',
+  ],
+  [
+    'sh: for over parameters',
+    'set -- a "b c" d; for x do echo "$x"; done; for x; do echo $x; done',
+  ],
+  [
+    'sh: groups',
+    '{ echo a; echo b; } | sort -r; { cat nope; echo c; } > out 2>&1; wc -l out; { false; }; echo $?',
+  ],
+  [
+    'sh: subshells',
+    'x=1; (x=2; cd dir; echo $x; ls; exit 3); echo $? $x; ls dir; (echo a; echo b) | wc -l; (exit 4)',
+  ],
+  [
+    'sh: and lists behind',
+    'true && echo a > f & wait; cat f; { echo b; echo c; } > g & wait; cat g; false || (echo d) & wait',
+  ],
+  [
+    'sh: wait for one',
+    'sh -c "exit 3" & wait $!; echo $?; (exit 4) & p=$!; wait; wait $p; echo $?; wait 63; echo $?',
+  ],
+  ['sh: nothing to read behind', 'echo x | { cat & wait; }'],
+  [
+    'sh: case',
+    'for x in a bc "" "*" z/z; do case $x in a) echo one;; b*|c) echo two ;; "") echo none;; "*") echo star;; ' +
+      '(*) echo other; esac; done; case x in y) echo;; esac; echo $?; case x in x) false;; esac; echo $?',
+  ],
+  [
+    'sh: what commands print',
+    'x=$(seq 1 3); echo $x "$x"; echo a$(echo b; echo)c"$(echo d  e)"; echo $(cat nope)$(echo f)',
+  ],
+  [
+    'sh: commands within commands',
+    'echo $(echo $(echo a) "$(echo "b  c")") "$(echo ")")"; x=$(false); echo $?; x=$(cat < plain | wc -l); echo $x',
+  ],
+  [
+    'sh: a command that is printed',
+    '$(echo echo) a; x=wc; $x -l plain; y="-l plain"; wc $y; $(true) echo b; "cat" no-newline; l*s; $nope',
+  ],
+  [
+    'sh: here-documents',
+    'x=1; cat <<E\n$x $((x+1)) $(echo c) \\$x "q" \\"\nE\ncat <<\'E\' | tr a b\na $x\nE\ncat <<-E - plain\n\tta\tb\n\tE\necho end',
+  ],
+  [
+    'sh: two of them, and in a list',
+    'cat <<A; cat <<B\na\nA\nb\nB\nwhile read x; do echo "<$x>"; done <<E\n1\n2 3\nE\n{ cat <<E; } | wc -l\none\ntwo\nE\n' +
+      'x=$(cat <<E\nin\nE\n); echo $x',
+  ],
+  [
+    'sh: parameters',
+    'echo $# $0 "$1"; set -- a "b  c" "" d; echo $# $1 "$2" $3 "$4$5"; for x in "$@"; do echo "<$x>"; done; for x in $*; ' +
+      'do echo "<$x>"; done; echo "$*" "x$@y"; shift 2; echo $# "$1"; shift 3; echo $?; set --; echo $#',
+  ],
+  [
+    'sh: given parameters',
+    'sh -c \'echo $0 $1 "$@" $#\' name a "b c"; echo \'echo $0 $2\' > s; sh s x y; sh -c \'set -- "$@"; echo $#\'',
+  ],
+  ['sh: more than nine', 'set -- 1 2 3 4 5 6 7 8 9 ten; echo $10 ${10} ${11}'],
+  [
+    'sh: values otherwise',
+    'a=1; b=; echo ${a:-x} ${b:-y} ${b-z} ${c-d e} "${c:-f  g}" ${a:+h} ${b:+i} ${b+j}; echo ${c:=k} $c ${#a} ${#nope} ${c}l',
+  ],
+  [
+    'sh: sums',
+    'x=7; echo $((x*2+1)) $(( -x / 2 )) $((x%3)) $((1<2)) $((2 | 1 || 1)); echo $(( (x+1)*2 )) $((0x1f)) $((010)) $((nope)) $(($x<<2))',
+  ],
+  [
+    'sh: more sums',
+    'echo $((1 ? 2 : 3)) $((!5)) $((~5)) $((5 & 3 | 8 ^ 1)) $((1 && 0)) $((0 && 1/0)) $((9223372036854775807 + 1)) $((3 >= 3 == 1))',
+  ],
+  ['sh: no sums', "sh -c 'echo $((1/0)); echo a'; echo $?; sh -c 'echo $((1 +)); echo a'; echo $?"],
+  [
+    'sh: read',
+    'while read a b; do echo "[$a] [$b]"; done < plain; echo "  x   y z  " | { read a b; echo "[$a][$b]"; read a; echo $? "[$a]"; }',
+  ],
+  [
+    'sh: read, and what is left',
+    '{ read x; echo "<$x>"; cat; } < plain; seq 1 3 | { read x; echo $x; wc -l; }; read x < no-newline; echo $? $x; read -r x < "back\\slash"; echo $?',
+  ],
+  [
+    'sh: read with backslashes',
+    'echo \'a\\ b c\\\nd\' | { read x y; echo "[$x][$y]"; }; printf %s\\n \'a\\b\' | { read -r x; printf "%s\\n" "$x"; }',
+  ],
+  [
+    'sh: redirections of lists',
+    'for i in 1 2; do echo $i; cat; done < plain > out; cat out; if true; then echo a; fi > b; cat b; { cat nope; } 2> e; wc -l < e',
+  ],
+  [
+    'sh: redirections within others',
+    '{ echo a; { echo b; echo c >&2; } > in; echo d; } > out 2>&1; cat in; echo -; cat out; cd dir > /dev/null; ls',
+  ],
+  [
+    'sh: exec',
+    '(exec echo a; echo no); (exec > out; echo b; ls dir); cat out; (exec nosuch; echo no); echo $?',
+  ],
+  [
+    'sh: eval',
+    'x=echo; eval "$x a; y=2"; echo $y; eval; echo $?; eval "false"; echo $?; echo "z=3" > s; . ./s; echo $z',
+  ],
+  ['sh: unset, nothing', 'x=1; unset x; echo "<$x>"; : a b; echo $?; unset nope; echo $?'],
+  ['sh: syntax within eval', 'eval "if"; echo no'],
+  [
+    'sh: a list over lines',
+    'for i in a b\ndo\n  if [ $i = a ]\n  then\n    echo $i # one\n  else echo other\n  fi\ndone |\n sort',
+  ],
+  [
+    'sh: by lines, lists',
+    'echo "for i in 1 2; do" > s; echo "echo \\$i" >> s; echo "done; read x" >> s; echo "input" >> s; echo "echo <\\$x>" >> s; sh < s',
+  ],
+  [
+    'sh: words that are reserved elsewhere',
+    'echo if then fi do done { } ! case esac for in; x=if; echo $x',
+  ],
+
+  [
+    'environment',
+    "x=1; export x y=2; sh -c 'echo $x $y $z'; z=3 sh -c 'echo $x $z'; echo \"<$z>\"; unset x; sh -c 'echo \"<$x>\"'",
+  ],
+  [
+    'environment: env',
+    'a=1 env | grep -aF a=; env -i b=2 c="3 4" env; env -i sh -c \'echo "<$b>"\'; b=1 env -u b env | grep -aFc b=1; env nosuch; echo $?',
+  ],
+  [
+    'environment: through others',
+    "export v=1; echo x | xargs sh -c 'echo $v \"$@\"' s; (v=2; sh -c 'echo $v'); v=3; sh -c 'echo $v' | cat",
+  ],
+
+  [
+    'test: and, or',
+    '[ a = a -a b = b ]; echo $?; [ a = b -o b = b ]; echo $?; [ a = b -o b = b -a c = d ]; echo $?; [ ! a = a -o x ]; echo $?',
+  ],
+  [
+    'test: not, and parentheses',
+    '[ ! a ]; echo $?; [ ! "" ]; echo $?; [ ! ! a ]; echo $?; [ ! -f plain -a a ]; echo $?; [ \\( a \\) ]; echo $?; [ \\( a = b -o c \\) -a d ]; echo $?',
+  ],
+  [
+    'test: words that are operators',
+    '[ = ]; echo $?; [ = = = ]; echo $?; [ -a ]; echo $?; [ -n = -n ]; echo $?; [ ! = ! ]; echo $?; [ -f = x ]; echo $?; [ -z ]; echo $?',
+  ],
+  [
+    'test: more paths',
+    '[ -r plain ]; echo $?; [ -w plain -a -x dir ]; echo $?; [ -x plain ]; echo $?; [ -r nope ]; echo $?',
+  ],
+
+  ['pwd', 'cd dir/sub; [ "$(pwd)" = "$(cd ../..; pwd)/dir/sub" ]; echo $?; cd /; pwd'],
+  [
+    'printf',
+    'printf "%s-%s\\n" a b c; printf "%d %5d|%-5d|%05d\\n" 1 -2 3 4; printf "%x %o %c%%\\n" 255 8 xyz; printf "a\\tb\\\\n"; printf "%5s|%-5s|%.2s\\n" ab cd efg',
+  ],
+  ['sleep', 'sleep 0 .0 0s; echo $?; sleep x; echo $?; sleep; echo $?; sleep -- 0; echo $?'],
+];
+
+const onTree = (table: typeof TABLE): readonly Case[] =>
+  table.map(([name, script]) => ({ name, script, files: AWKWARD }));
+export const CASES = onTree(TABLE);
+export const LANGUAGE = onTree(LANGUAGE_TABLE);

@@ -10,6 +10,7 @@ import { Unikernel } from '../../../kernel/unikernel/unikernel.ts';
 import { image, LibOS, type Op, type UserPort } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
 import {
+  ARG_MAX,
   Errno,
   O_APPEND,
   O_CREATE,
@@ -25,6 +26,7 @@ import {
   type Program,
   type Room,
   type Stat,
+  type WaitFor,
 } from '../../../libos/unix/process.ts';
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { PhysicalMachine } from '../../../machine/physical.ts';
@@ -34,7 +36,6 @@ const LEAF = 512 * PAGE; // bytes that one leaf table maps
 const HEAP = LEAF; // from the second leaf table on
 const HEAP_END = 128 * LEAF;
 const NAME_MAX = 255;
-const ARGUMENT_BYTES = 2048; // of one exec
 
 export interface Outcome {
   readonly stdout: string; // a byte a character
@@ -159,6 +160,13 @@ const openedDirectory = (): Opened => ({
   references: 1,
   read: () => Errno.EISDIR,
   write: () => Errno.EBADF,
+  closed: () => undefined,
+});
+
+const openedNothing = (): Opened => ({
+  references: 1,
+  read: () => new Uint8Array(0),
+  write: (bytes) => bytes.length,
   closed: () => undefined,
 });
 
@@ -371,10 +379,12 @@ class Exit extends Error {
 class Exec extends Error {
   readonly program: Program;
   readonly args: readonly string[];
-  constructor(program: Program, args: readonly string[]) {
+  readonly environment: readonly string[];
+  constructor(program: Program, args: readonly string[], environment: readonly string[]) {
     super();
     this.program = program;
     this.args = args;
+    this.environment = environment;
   }
 }
 
@@ -382,6 +392,7 @@ class ModelProcess implements Process {
   readonly port: UserPort;
   readonly pid: number;
   args: readonly string[];
+  environment: readonly string[];
   readonly #system: ModelSystem;
   readonly #world: World;
   #program: Program;
@@ -398,7 +409,9 @@ class ModelProcess implements Process {
     descriptors: Map<number, Opened>,
     cwd: readonly string[],
     top: number,
+    environment: readonly string[] = [],
   ) {
+    this.environment = environment;
     this.port = system.port;
     this.pid = world.pids++;
     this.args = args;
@@ -426,12 +439,14 @@ class ModelProcess implements Process {
         if (!(error instanceof Exec)) throw error;
         this.#program = error.program;
         this.args = error.args;
+        this.environment = error.environment;
         code = error.program.main(this);
       }
     }
   }
 
   *open(path: string, flags: number): Op<number> {
+    if (path === '/dev/null') return this.#install(openedNothing());
     const parts = this.#world.resolve(this.#cwd, path);
     let node = this.#world.lookUp(parts);
     if (node === Errno.ENOENT && (flags & O_CREATE) !== 0) {
@@ -649,6 +664,7 @@ class ModelProcess implements Process {
       descriptors,
       this.#cwd,
       this.#top,
+      this.environment,
     );
     const status = yield* process.live(start(process, argument));
     yield* this.#system.restore(saved);
@@ -656,15 +672,20 @@ class ModelProcess implements Process {
     return process.pid;
   }
 
-  *exec(name: string, args: readonly string[]): Op<number> {
+  *exec(
+    name: string,
+    args: readonly string[],
+    environment: readonly string[] = this.environment,
+  ): Op<number> {
     const program = PROGRAMS.find((one) => one.name === name);
     if (program === undefined) return Errno.ENOENT;
-    if (args.join('\0').length + 1 > ARGUMENT_BYTES) return Errno.EINVAL;
-    throw new Exec(program, args);
+    if ([...args, ...environment].join('\0').length + 1 > ARG_MAX) return Errno.E2BIG;
+    throw new Exec(program, args, environment);
   }
 
-  *wait(): Op<readonly [pid: number, status: number] | number> {
-    return this.#ended.shift() ?? Errno.ECHILD;
+  *wait({ pid }: WaitFor = {}): Op<readonly [pid: number, status: number] | number> {
+    const at = pid === undefined ? 0 : this.#ended.findIndex(([one]) => one === pid);
+    return at < 0 ? Errno.ECHILD : (this.#ended.splice(at, 1)[0] ?? Errno.ECHILD);
   }
 
   // Processes run one after another: there is nobody to be signalled.

@@ -182,7 +182,7 @@ describe('several readers and writers', () => {
       fc.property(crowds, slices, (one, sliceCycles) => {
         holds(one, { mode, parameters: { sliceCycles } });
       }),
-      { numRuns: 8 },
+      { numRuns: 5 },
     );
   });
 

@@ -264,7 +264,7 @@ describe('ready, and woken', () => {
         const text = said(script(writers, rounds), { mode, parameters: { sliceCycles } });
         expect(text).toBe(`rounds ${rounds.length}\n`);
       }),
-      { numRuns: 5 },
+      { numRuns: 4 },
     );
   });
 

@@ -11,7 +11,7 @@ import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { mergeSort } from '../../../libos/unix/programs/merge-sort.ts';
 import { Sha256 } from '../../../libos/unix/programs/sha256.ts';
 import { parseScript, SyntaxProblem } from '../../../libos/unix/programs/shell-syntax.ts';
-import { AWKWARD, CASES } from './cases.ts';
+import { AWKWARD, CASES, LANGUAGE } from './cases.ts';
 import { runOnHost } from './host.ts';
 import { runModel } from './model-process.ts';
 
@@ -23,7 +23,7 @@ const shown = (text: string): string =>
       createHash('sha256').update(text, 'latin1').digest('hex');
 
 describe('as on the host', () => {
-  test.each(CASES)('$name', ({ script, files }) => {
+  test.each([...CASES, ...LANGUAGE])('$name', ({ script, files }) => {
     const host = runOnHost(files, script);
     const { stdout, status } = runModel(files, [script]);
     expect({ stdout: shown(stdout), status }).toEqual({
@@ -125,13 +125,18 @@ describe('complaints', () => {
   });
 
   test.each([
-    '(a)',
+    '(a',
     'a && ',
     'a || | b',
     '& a',
-    'echo $(a)',
-    'echo ${x:-y}',
-    'echo $1',
+    'echo $(a',
+    'echo $(a;;)',
+    'echo ${x%y}',
+    'echo ${',
+    'echo $-',
+    'echo $((1',
+    'f() { a; }',
+    'f () (a)',
     'a 2>&x',
     'echo `a`',
     'cat ~',
@@ -144,6 +149,29 @@ describe('complaints', () => {
     'a > > b',
     "echo 'a",
     'echo "a',
+    'if a; then b',
+    'if a; b; fi',
+    'if ; then b; fi',
+    'then a',
+    'while a; do; done',
+    'while a; done',
+    'for 1 in a; do b; done',
+    'for x in a do b; done',
+    'for x in a; b; done',
+    '{ a',
+    '{ }',
+    '( )',
+    'a; }',
+    'a )',
+    'case a in b) c',
+    'case a b) c;; esac',
+    'cat <<E',
+    'cat <<E\ntext',
+    'cat <<$x\nx\n$x',
+    '! ! a',
+    '!',
+    'a &&! ',
+    'if a; then b; fi c',
   ])('the shell refuses %s, and runs nothing', (script) => {
     expect(() => parseScript(script)).toThrow(SyntaxProblem);
     const { stdout, status } = runModel({}, [`echo before\n${script}`]);

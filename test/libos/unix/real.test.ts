@@ -9,7 +9,7 @@ import { describe, expect, test } from 'vitest';
 import { MODES, type Mode, sideBySide } from '../../../lab/modes.ts';
 import { quoted } from '../../../lab/workloads.ts';
 import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
-import { AWKWARD, type Case, CASES } from './cases.ts';
+import { AWKWARD, type Case, CASES, LANGUAGE } from './cases.ts';
 import { runOnHost } from './host.ts';
 import { Image, type RealConfig, runReal, shown, split, status, treeOf } from './real.ts';
 
@@ -89,6 +89,10 @@ const only = (...words: readonly string[]): Case[] =>
 describe('as on the host', () => {
   test.each(['bare', 'exokernel', 'vm'] as const)('%s', { timeout: 60_000 }, (mode) => {
     expect(differences(CASES, { mode })).toEqual({});
+  });
+  test("the shell's language", () => {
+    const parameters = { sliceCycles: 50_001 };
+    expect(differences(LANGUAGE, { mode: 'exokernel', parameters })).toEqual({});
   });
   test('exokernel-in-vm, some', () => {
     const cases = [...FEW, ...only('cp: a tree', 'sort: many', 'sh: many stages', 'xargs: -0')];
