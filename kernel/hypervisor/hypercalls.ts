@@ -33,7 +33,7 @@ export function runBatch(machine: Machine, types: PageTypes, page: number): bool
   const at = page * PAGE_BYTES;
   const count = machine.load(at + Batch.count * 4);
   if (count === 0) return true;
-  if (count < 0 || count > BATCH_MAX) return false;
+  if (count < 0 || count > BATCH_MAX) return types.refuse('no hypercall that there is');
   for (let n = 0; n < count; n++) {
     const word = (k: number): number => machine.load(at + (Batch.elements + n * ELEMENT + k) * 4);
     if (!runCall(machine, types, word(0), word(1), word(2))) return false;
@@ -51,7 +51,8 @@ function runCall(
 ): boolean {
   switch (call) {
     case Call.update:
-      return first % 8 === 0 && types.write(first >>> 0, second >>> 0);
+      if (first % 8 !== 0) return types.refuse('no kind of entry that there is');
+      return types.write(first >>> 0, second >>> 0);
     case Call.fence:
       types.fence(first === ALL ? null : first & 0xffff, second === ALL ? null : second >>> 0);
       return true;
@@ -61,6 +62,6 @@ function runCall(
       machine.moveRegisters(1);
       return true;
     default:
-      return false;
+      return types.refuse('no hypercall that there is');
   }
 }

@@ -523,7 +523,7 @@ export class Hypervisor implements Supervisor, Monitor {
         if (state.vm.get(vm, Vm.waitsFor) !== 0) this.#block(vm);
         return;
       case Cause.guestStopped:
-        this.#stop(vm, tval);
+        this.#stop(vm, tval, this.#machines[vm]?.paging.why());
         return;
       default:
         this.#answer(vm, this.#machines[vm]?.paging.trapped(trap) ?? 'stop', tval);

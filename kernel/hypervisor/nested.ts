@@ -248,6 +248,10 @@ export class NestedPaging implements Paging {
     return true;
   }
 
+  why(): string {
+    return '';
+  }
+
   yields(): boolean {
     return true;
   }

@@ -64,7 +64,8 @@ const Control = {
   epoch: 2, // counts the times that all of the TLB was dropped
   hand: 3, // word of the map of tables where a search begins
   views: 4, // free view + 1
-  words: 5,
+  why: 5, // index of REASONS: what was refused last
+  words: 6,
 } as const;
 
 const SPACES = 64; // ASIDs of the host for a guest: an ASID's place is it modulo this
@@ -158,6 +159,25 @@ export function takeParavirt(state: State, vm: number): ParavirtPages | null {
   }
   return taken as ParavirtPages;
 }
+
+/** Why a guest is stopped, for the message that says so. */
+const REASONS = [
+  '',
+  'it names a page that it does not have',
+  'a superpage: its host pages do not follow each other',
+  'a global leaf would be one of other machines, too',
+  'no kind of entry that there is',
+  'no hypercall that there is',
+  'a table would be mapped writable',
+  'a page that may only be read would be mapped writable',
+  'a table would be a table of another level, too',
+  'a page that is mapped would be a table',
+  'a page of a neighbour would be a table',
+  'a table would be a buffer of a device',
+  'there is no room to show another table to a program',
+  'the upper half of a root is not its own, but for the direct map',
+] as const;
+type Reason = Exclude<(typeof REASONS)[number], ''>;
 
 /** What a fault of the guest's supervisor at one of its own pages came to. */
 export type Touched = 'filled' | 'table' | 'beyond';
@@ -369,6 +389,25 @@ export class PageTypes {
     return true;
   }
 
+  // ---- refusals ---------------------------------------------------------------------------------
+
+  /** Something is refused. */
+  refuse(why: Reason): false {
+    this.#control.put(0, Control.why, REASONS.indexOf(why));
+    return false;
+  }
+
+  /** The same of an entry. */
+  #bad(why: Reason): -1 {
+    this.refuse(why);
+    return -1;
+  }
+
+  /** Why something was refused last; '' if nothing was. */
+  why(): string {
+    return REASONS[this.#control.get(0, Control.why)] ?? '';
+  }
+
   // ---- references -------------------------------------------------------------------------------
 
   isTable(page: number): boolean {
@@ -392,12 +431,16 @@ export class PageTypes {
   /** One more leaf that allows stores. False: it is a table that is in use, or only to be read. */
   #takeWritable(page: number): boolean {
     if (this.#isForeign(page)) {
-      if (this.#row.get(page, TypeRow.more) !== 1) return false;
+      if (this.#row.get(page, TypeRow.more) !== 1) {
+        return this.refuse('a page that may only be read would be mapped writable');
+      }
       this.#count(page, 1, 1);
       return true;
     }
     if (this.isTable(page)) {
-      if (this.#row.get(page, TypeRow.types) > 0) return false;
+      if (this.#row.get(page, TypeRow.types) > 0) {
+        return this.refuse('a table would be mapped writable');
+      }
       this.#demote(page);
     }
     this.#row.put(page, TypeRow.type, Type.writable);
@@ -407,19 +450,23 @@ export class PageTypes {
 
   /** One more use of `page` as a table of that type. False: it cannot be one. */
   #takeTable(page: number, type: number): boolean {
-    if (this.#reach(page) < 0) return false;
+    if (this.#reach(page) < 0) return this.refuse('it names a page that it does not have');
     const is = this.#row.get(page, TypeRow.type);
-    if (is === Type.foreign) return false;
+    if (is === Type.foreign) return this.refuse('a page of a neighbour would be a table');
     if (is === type) {
       this.#count(page, 1, 1); // checked already, used or not
       return true;
     }
     if (isTable(is)) {
-      if (this.#row.get(page, TypeRow.types) > 0) return false;
+      if (this.#row.get(page, TypeRow.types) > 0) {
+        return this.refuse('a table would be a table of another level, too');
+      }
       this.#demote(page);
     }
     // Nor may it be read where it is mapped: it would show host numbers.
-    if (!this.#sweep(() => this.#row.get(page, TypeRow.refs) === 0)) return false;
+    if (!this.#sweep(() => this.#row.get(page, TypeRow.refs) === 0)) {
+      return this.refuse('a page that is mapped would be a table');
+    }
     return this.#promote(page, type);
   }
 
@@ -552,7 +599,9 @@ export class PageTypes {
   #promote(page: number, type: number): boolean {
     const host = this.behind(page);
     // A device could write to it behind everybody's back.
-    if (this.#state.page.get(host, Page.pins) > 0) return false;
+    if (this.#state.page.get(host, Page.pins) > 0) {
+      return this.refuse('a table would be a buffer of a device');
+    }
     this.#row.put(page, TypeRow.type, type);
     this.#count(page, 1, 1);
     this.#setTyped(page, true);
@@ -565,7 +614,9 @@ export class PageTypes {
     for (const [index, entry] of this.#machine.readPtes(host, 0, ENTRIES).entries()) {
       if (entry === 0) continue;
       const ours = level === 2 && isOurs(index);
-      const value = ours ? -1 : this.#translate(page, level, index, entry);
+      const value = ours
+        ? this.#upperEntry(index, entry)
+        : this.#translate(page, level, index, entry);
       if (value < 0) {
         // What was counted is not, and nothing has been written: it never was one.
         for (const done of updates) this.#drop(level, done.index, done.value);
@@ -613,18 +664,24 @@ export class PageTypes {
     if ((entry & PTE_V) === 0) return entry;
     const page = ptePpn(entry);
     if (!isLeaf(entry)) {
-      if (level === 0 || (entry & (PTE_A | PTE_D | PTE_U)) !== 0) return -1;
+      if (level === 0 || (entry & (PTE_A | PTE_D | PTE_U)) !== 0) {
+        return this.#bad('no kind of entry that there is');
+      }
       if (!this.#takeTable(page, Type.leaf + level - 1)) return -1;
     } else {
       // No superpages: what follows a guest page is not what follows its host page. No G: the TLB
       // would have it for other machines, too.
       const writable = (entry & PTE_W) !== 0;
-      if (level > 0 || (entry & PTE_G) !== 0 || (writable && (entry & PTE_R) === 0)) return -1;
-      if (this.#reach(page) < 0) return -1;
+      if (level > 0) return this.#bad('a superpage: its host pages do not follow each other');
+      if ((entry & PTE_G) !== 0)
+        return this.#bad('a global leaf would be one of other machines, too');
+      if (writable && (entry & PTE_R) === 0) return this.#bad('no kind of entry that there is');
+      if (this.#reach(page) < 0) return this.#bad('it names a page that it does not have');
       if (!writable) {
         this.#count(page, 1, 0);
         const view = this.isTable(page) ? this.#takeView(page, (table << 9) | index) : 0;
-        if (view !== 0) return view < 0 ? -1 : pte(view, entry & PTE_FLAGS);
+        if (view < 0) return this.#bad('there is no room to show another table to a program');
+        if (view > 0) return pte(view, entry & PTE_FLAGS);
       } else if (!this.#takeWritable(page)) return -1;
     }
     return pte(this.behind(page), entry & PTE_FLAGS);
@@ -632,8 +689,10 @@ export class PageTypes {
 
   /** The upper half of a root: the direct map as writeDirectMap writes it, and nothing else. */
   #upperEntry(index: number, entry: number): number {
-    if ((entry & PTE_V) === 0) return entry;
-    if (index !== DIRECT_INDEX || (entry & ~PTE_G) >>> 0 !== pte(0, DIRECT_LEAF)) return -1;
+    if ((entry & PTE_V) === 0 && !isOurs(index)) return entry;
+    if (index !== DIRECT_INDEX || (entry & ~PTE_G) >>> 0 !== pte(0, DIRECT_LEAF)) {
+      return this.#bad('the upper half of a root is not its own, but for the direct map');
+    }
     return pte(this.#taken.tops, PTE_V | (entry & PTE_G));
   }
 
@@ -648,7 +707,7 @@ export class PageTypes {
   update(page: number, index: number, value: number): boolean {
     const host = this.behind(page);
     const level = levelOf(this.#row.get(page, TypeRow.type));
-    if (level === 2 && isOurs(index)) return value === 0;
+    if (level === 2 && isOurs(index) && value === 0) return true;
     const entry = this.#translate(page, level, index, value);
     if (entry < 0) return false;
     const old = this.#machine.readPtes(host, index, 1)[0] ?? 0;

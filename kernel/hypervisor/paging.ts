@@ -106,6 +106,8 @@ export interface Paging {
   innerFault(trap: Trap): Answered | null;
   /** The host page behind `page` changed, or may be written less: nothing may remember it. */
   changed(page: number): void;
+  /** Why its guest cannot go on, as far as the mode knows; '' otherwise. */
+  why(): string;
   /** The virtual machine is gone: nothing may remember it, and what it took of the host goes. */
   ended(): void;
   /** Reads a word of the record of stolen time, counted; null: it is in the device page. */

@@ -455,6 +455,10 @@ export class ParavirtPaging implements Paging {
 
   // ---- for the hypervisor -----------------------------------------------------------------------
 
+  why(): string {
+    return this.#types.why();
+  }
+
   yields(page: number): boolean {
     return this.#types.yields(page);
   }

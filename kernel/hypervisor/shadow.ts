@@ -285,6 +285,10 @@ export class ShadowPaging implements Paging {
     return true;
   }
 
+  why(): string {
+    return '';
+  }
+
   yields(): boolean {
     return true;
   }

@@ -379,8 +379,13 @@ describe('page types', () => {
   });
 
   const RESERVED = PTE_V | PTE_W | PTE_U;
-  const refused: [string, (s: Script, w: World) => void][] = [
-    ['a root beyond its memory', (s) => s.machine.setAddressSpace({ root: PAGES, asid: 1 })],
+  /** What it names, what it does, and what the hypervisor says of it. */
+  const refused: [string, (s: Script, w: World) => void, string?][] = [
+    [
+      'a root beyond its memory',
+      (s) => s.machine.setAddressSpace({ root: PAGES, asid: 1 }),
+      ': it names a page that it does not have',
+    ],
     ['half a root', (s) => s.machine.setAddressSpace({ root: s.spaceOf(1).leaf, asid: 1 })],
     [
       'a table that maps itself as the table below',
@@ -412,7 +417,11 @@ describe('page types', () => {
         s.machine.setAddressSpace({ root, asid: 4 });
       },
     ],
-    ['a table mapped writable', (s) => s.map(1, 5, RW, s.spaceOf(1).leaf)],
+    [
+      'a table mapped writable',
+      (s) => s.map(1, 5, RW, s.spaceOf(1).leaf),
+      ': a table would be mapped writable',
+    ],
     ['its root mapped writable', (s) => s.map(1, 5, RW, s.spaceOf(1).root)],
     [
       'a page that is mapped writable as a table',
@@ -430,8 +439,8 @@ describe('page types', () => {
     ],
     ['a page beyond its memory', (s) => s.map(1, 5, RW, PAGES)],
     ['a page of the host', (s) => s.map(1, 5, RO, 1500)],
-    ['a global page', (s) => s.map(1, 5, RW | PTE_G)],
-    ['a reserved kind of entry', (s) => s.map(1, 5, RESERVED)],
+    ['a global page', (s) => s.map(1, 5, RW | PTE_G), ': a global leaf .*'],
+    ['a reserved kind of entry', (s) => s.map(1, 5, RESERVED), ': no kind of entry .*'],
     [
       'a superpage',
       (s) => s.machine.writePtes([{ table: s.spaceOf(1).middle, index: 1, value: pte(0, RW) }]),
@@ -503,10 +512,10 @@ describe('page types', () => {
       },
     ],
   ];
-  test.each(refused)('a guest that names %s is stopped', (_name, harm) => {
+  test.each(refused)('a guest that names %s is stopped', (_name, harm, why = '') => {
     const w = beside(harm);
     expect(w.state(0)).toBe(VmState.stopped);
-    expect(w.output.get(0)).toContain('virtual machine 0: stopped');
+    expect(w.output.get(0)).toMatch(new RegExp(`^virtual machine 0: stopped at .*${why}\n$`));
   });
 
   test('a page that only dead tables lead to can be anything', () => {
@@ -542,6 +551,8 @@ describe('page types', () => {
     const w = beside((s) => {
       const { root } = s.spaceOf(1);
       s.machine.writePtes([260, 261].map((index) => ({ table: root, index, value: 0 })));
+      s.machine.fence();
+      s.machine.loadUser(VA);
       s.note(...s.machine.readPtes(root, 256, 6).map((entry) => entry & PTE_V));
       s.map(1, 4, RW, DATA[0]);
       s.note(s.machine.loadUser(VA) ?? -1);
