@@ -45,11 +45,18 @@ interface World {
   readonly hypervisor: Hypervisor;
   readonly state: (vm: number) => number;
   readonly cpu: (word: number) => number;
+  readonly said: () => string;
   readonly peek: (vm: number) => (gpa: number) => number;
 }
 
 function world(guests: readonly Guest[], rows = 3): World {
-  const machine = new PhysicalMachine({ pages: 1024, images: [], medium: new RamMedium(8) });
+  let said = '';
+  const machine = new PhysicalMachine({
+    pages: 1024,
+    images: [],
+    medium: new RamMedium(8),
+    output: (_channel, bytes) => (said += new TextDecoder().decode(bytes)),
+  });
   const hypervisor = new Hypervisor({ ...CONFIG, rows }, guests);
   machine.boot(hypervisor);
   const { state } = hypervisor;
@@ -57,6 +64,7 @@ function world(guests: readonly Guest[], rows = 3): World {
   return {
     machine,
     hypervisor,
+    said: () => said,
     state: (vm) => get(state.vm.address(vm, Vm.state)),
     cpu: (word) => get(state.cpu.address(0, word)),
     peek: (vm) => (gpa) => {
@@ -280,14 +288,21 @@ describe('grants', () => {
   });
 
   test('what may only be read is not written: not by maps of its own tables either', () => {
-    for (const harm of [
-      (s: Script): void => s.machine.store(EMPTY * PAGE_BYTES, 1),
-      (s: Script): void => s.machine.zeroPage(EMPTY),
-      (s: Script): void => void s.map(1, 5, RW, EMPTY),
-      (s: Script): void =>
-        s.machine.writePtes([{ table: s.spaceOf(1).middle, index: 1, value: pte(EMPTY, PTE_V) }]),
-      (s: Script): void => s.machine.setAddressSpace({ root: EMPTY, asid: 3 }),
-    ]) {
+    const table = 'a page of a neighbour would be a table';
+    const harms: readonly [(s: Script) => void, string][] = [
+      [(s) => s.machine.store(EMPTY * PAGE_BYTES, 1), 'stopped'],
+      [(s) => s.machine.zeroPage(EMPTY), 'stopped'],
+      [(s) => s.map(1, 5, RW, EMPTY), 'a page that may only be read would be mapped writable'],
+      [(s) => s.machine.setAddressSpace({ root: EMPTY, asid: 3 }), table],
+      [
+        (s) => {
+          const { middle } = s.spaceOf(1);
+          s.machine.writePtes([{ table: middle, index: 1, value: pte(EMPTY, PTE_V) }]);
+        },
+        table,
+      ],
+    ];
+    for (const [harm, why] of harms) {
       const { came, w } = play([
         offered(false),
         b((n) => n.map(A, 3, EMPTY, false)),
@@ -304,6 +319,7 @@ describe('grants', () => {
       ]);
       expect(came.slice(0, 4)).toEqual([true, true, 5, 5]);
       expect(w.state(1)).toBe(VmState.stopped);
+      expect(w.said()).toContain(why);
       expect([w.peek(0)(50 * PAGE_BYTES), w.state(0)]).toEqual([5, VmState.waiting]);
     }
   });
@@ -318,7 +334,7 @@ describe('grants', () => {
       }),
       b((_n, s) => {
         s.machine.balloon.give(EMPTY);
-        return s.machine.load(EMPTY * PAGE_BYTES);
+        return s.machine.load(EMPTY * PAGE_BYTES) + s.machine.balloon.size();
       }),
       a((_n, s) => {
         s.machine.writePtes([{ table: s.spaceOf(1).middle, index: 1, value: pte(50, PTE_V) }]);

@@ -560,6 +560,26 @@ describe('page types', () => {
     expect(Script.notes(w.peek(0))).toEqual([1, 0, 0, 0, 0, 0, 0]);
   });
 
+  test('a program that reads its tables sees no page as clean that it has written to', () => {
+    const seen: number[] = [];
+    const script = atCall((s, n) => {
+      const { leaf } = s.spaceOf(1);
+      if (n === 0) s.map(1, 7, RO, leaf);
+      const flags = PTE_V | PTE_R | PTE_W | PTE_U;
+      if (n === 1) s.machine.writePtes([{ table: leaf, index: 4, value: pte(40, flags) }]);
+    });
+    const body = program(function* (port) {
+      yield* port.call(0);
+      yield* port.call(1);
+      yield* port.store(VA, 1);
+      seen.push(yield* port.load(0x7000 + 4 * 8), yield* port.load(0x7000 + 7 * 8));
+    });
+    const w = world([guest(script, body)]);
+    watched(w, [0]);
+    expect(seen.map((entry) => entry >>> 10)).toEqual([40, w.peek(0)(0) - 1]);
+    expect((seen[0] ?? 0) & PTE_D).toBe(PTE_D);
+  });
+
   test('ASIDs that share a place of the host are kept apart', () => {
     const w = beside((s) => {
       const { machine: m } = s;
