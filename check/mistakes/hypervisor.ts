@@ -165,7 +165,7 @@ export const BREACHES: readonly Mistake[] = [
     number: 'HYP-18',
     title: 'a batch of hypercalls is as long as the guest says',
     file: 'kernel/hypervisor/hypercalls.ts',
-    text: 'if (count < 0 || count > BATCH_MAX) return false;',
+    text: "if (count < 0 || count > BATCH_MAX) return types.refuse('no hypercall that there is');",
     instead: '',
     test: ['test/hypervisor/paravirt.test.ts', 'stops the guest (HYP-18)'],
   },
