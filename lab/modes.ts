@@ -6,6 +6,7 @@
 import type { CostProfile } from '../machine/costs.ts';
 import type { Image } from '../machine/user-port.ts';
 import type { Medium } from '../machine/disk.ts';
+import { GIGAPAGE_PAGES } from '../machine/sv39.ts';
 import { PhysicalMachine } from '../machine/physical.ts';
 import { Exokernel } from '../kernel/exokernel/exokernel.ts';
 import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
@@ -136,6 +137,10 @@ function hostPages(guests: number, guestPages: number, translation: Translation)
   return withOverhead((guestPages + tables) * guests) + MEGAPAGE;
 }
 
+/** The same, if each begins with a page of 1 GiB: the hypervisor lives in the first. */
+const hostGigapages = (guests: number, guestPages: number): number =>
+  (1 + guests * Math.ceil(guestPages / GIGAPAGE_PAGES)) * GIGAPAGE_PAGES;
+
 /** Blocks of a disk for so many tenants: at its end the exokernel keeps the table of extents. */
 export const diskFor = (tenants: number, blocks: number): number => tenants * blocks + TABLE_BLOCKS;
 
@@ -167,11 +172,15 @@ export function build(wiring: Wiring): Built {
   const hosting =
     hosted === undefined
       ? withOverhead(quota * tenants.length)
-      : hostPages(guests, guestPages, hosted.translation);
+      : secondStage === '1GiB'
+        ? hostGigapages(guests, guestPages)
+        : hostPages(guests, guestPages, hosted.translation);
   const within = hosted?.within === true;
-  const pages = within
-    ? hostPages(1, hosting + composedCost(NESTED_PAGES, hosting), 'nested')
-    : hosting;
+  const pages = !within
+    ? hosting
+    : secondStage === '1GiB'
+      ? hostGigapages(1, hosting)
+      : hostPages(1, hosting + composedCost(NESTED_PAGES, hosting), 'nested');
   const machine = new PhysicalMachine({
     pages,
     images,

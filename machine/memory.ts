@@ -99,7 +99,12 @@ export class Memory {
 
   zeroPage(ppn: number): void {
     if (this.#watched) this.#noteWhole(ppn, null);
-    this.i32.fill(0, ppn * PAGE_WORDS, (ppn + 1) * PAGE_WORDS);
+    // The host has no memory behind pages that were never written, zeros included.
+    const { i32 } = this;
+    const end = (ppn + 1) * PAGE_WORDS;
+    let word = ppn * PAGE_WORDS;
+    while (word < end && i32[word] === 0) word++;
+    if (word < end) i32.fill(0, word, end);
   }
 
   copyPage(to: number, from: number): void {

@@ -1,5 +1,5 @@
 /**
- * Free host pages: a buddy allocator in the ledger. Blocks of 1 to 512 pages, aligned to their
+ * Free host pages: a buddy allocator in the ledger. Blocks of 1 page to 1 GiB, aligned to their
  * size; the smallest that fits is split, a freed one joins its buddy as often as it can. Taking and
  * giving are bounded by the number of orders, however much memory there is. Knuth, volume 1, 2.5.
  */

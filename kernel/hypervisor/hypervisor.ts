@@ -108,7 +108,7 @@ export class Hypervisor implements Supervisor, Monitor {
     assert(guests.length > 0 || (config.rows ?? 0) > 0, 'hypervisor: a guest to run');
     assert(
       config.secondStage === '4KiB' || config.backing === 'populate',
-      'hypervisor: megapages are populated, not touched',
+      'hypervisor: large pages are populated, not touched',
     );
     this.#config = config;
     this.#guests = guests;

@@ -64,6 +64,8 @@ export interface Refusal {
 }
 export const refuse = (refused: string): Refusal => ({ refused });
 
+/** Of second-stage leaves, by their size. */
+const LEVEL_OF = { '4KiB': 0, '2MiB': 1, '1GiB': 2 } as const;
 const LEAST_PAGES = 16; // that a limit leaves: one handler must find all that it touches
 const DEFAULT_SHARES = 1000;
 
@@ -177,7 +179,7 @@ export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   row.put(vm, Vm.shares, guest.shares ?? DEFAULT_SHARES);
   const { backing, secondStage } = state.config;
   const all = backing === 'populate' || guest.disk === 'passthrough';
-  if (all && !populate(state, vm, secondStage === '2MiB')) {
+  if (all && !populate(state, vm, LEVEL_OF[secondStage])) {
     dropShell(state, vm);
     return refuse('there is no memory for all of its pages');
   }
@@ -204,7 +206,7 @@ export function makeShell(state: State, vm: number, pages: number): boolean {
   if (root < 0) return false;
   row.put(vm, Vm.root, root);
   // A device page of its own is always there, so that telling the guest something cannot fail.
-  const huge = state.config.secondStage === '2MiB';
+  const huge = state.config.secondStage !== '4KiB';
   const ring = huge ? -1 : takeFor(state, vm, pages - 1);
   if (ring >= 0) state.machine.zeroPage(ring);
   if (!huge && (ring < 0 || !mapHost(state, vm, pages - 1, ring, 0))) {

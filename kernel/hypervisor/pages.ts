@@ -6,15 +6,7 @@
  * Trusts no number that comes from a guest; owes each guest zeroed pages that nobody else has, and
  * the contents of those that it wrote, whoever's they have been meanwhile.
  */
-import {
-  ENTRIES,
-  isLeaf,
-  MEGAPAGE_PAGES,
-  pte,
-  PTE_V,
-  ptePpn,
-  vpnIndex,
-} from '../../machine/sv39.ts';
+import { ENTRIES, isLeaf, pte, PTE_V, ptePpn, vpnIndex } from '../../machine/sv39.ts';
 import { assert } from '../../machine/assert.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { Ring } from './device-page.ts';
@@ -37,7 +29,6 @@ import { freeSlot, startIn } from './swap.ts';
 
 const ROOT_PAGES = 4;
 const ROOT_ORDER = 2;
-const MEGAPAGE_ORDER = 9;
 
 /** What asking for a guest page came to. */
 export const Backing = {
@@ -58,16 +49,19 @@ export function makeSecondStage(state: State, vm: number): number {
   return root;
 }
 
-/** Backs all of a guest's memory now, with pages as large as asked. False: memory is used up. */
-export function populate(state: State, vm: number, huge: boolean): boolean {
+/**
+ * Backs all of a guest's memory now, with pages as large as asked. False: memory is used up.
+ * @param level of the leaves: 0 is 4 KiB, 1 is 2 MiB, 2 is 1 GiB
+ */
+export function populate(state: State, vm: number, level: number): boolean {
   const pages = state.vm.get(vm, Vm.pages);
-  const step = huge ? MEGAPAGE_PAGES : 1;
+  const step = 1 << (9 * level);
   for (let page = 0; page < pages; page += step) {
-    if (!huge && hostPage(state, vm, page) >= 0) continue;
-    const host = takeFor(state, vm, page, huge ? MEGAPAGE_ORDER : 0);
+    if (level === 0 && hostPage(state, vm, page) >= 0) continue;
+    const host = takeFor(state, vm, page, 9 * level);
     if (host < 0) return false;
     for (let n = 0; n < step; n++) state.machine.zeroPage(host + n);
-    if (!mapHost(state, vm, page, host, huge ? 1 : 0)) {
+    if (!mapHost(state, vm, page, host, level)) {
       for (let n = 0; n < step; n++) dropUnmapped(state, vm, host + n);
       return false;
     }

@@ -12,8 +12,8 @@ export interface HypervisorConfig {
   readonly sliceCycles: number;
   /** back guest memory at creation, or each page on first touch */
   readonly backing: 'populate' | 'touch';
-  /** size of second-stage pages; 2 MiB needs 'populate' */
-  readonly secondStage: '4KiB' | '2MiB';
+  /** size of second-stage pages; what is larger than 4 KiB needs 'populate' */
+  readonly secondStage: '4KiB' | '2MiB' | '1GiB';
   /** virtual machines at most; default: those of the start */
   readonly rows?: number;
   /** who runs next: see schedulers.ts; default round robin */
@@ -183,13 +183,13 @@ export const Cpu = {
   freeRow: 25, // where to look for a free row first
   taking: 24, // 1: from the hard mark until the high one
   timer: 26, // two words: what the timer is set to
-  blocks: 34, // per order: first free block of so many pages + 1
   queues: 48, // per queue: head, tail: row + 1
   asking: 62, // 1: guests are asked, from the soft mark until the high one
   asked: 63, // pages that the watermarks ask for, of all guests
   nextLook: 64, // two words: when it is looked at what they gave
   queueOwners: 54, // DISK_QUEUES words: row + 1 that a queue of the disk is passed through to
-  words: 72,
+  blocks: 72, // ORDERS words, per order: first free block of so many pages + 1
+  words: 91,
 } as const;
 
 /** Words of the ledger's row of a host page. */
@@ -252,7 +252,7 @@ export const Type = { none: 0, writable: 1, leaf: 2, middle: 3, root: 4, foreign
 export const Slot = { vm: 0, next: 1, words: 2 } as const; // row + 1 that has it; the next free + 1
 
 export const QUEUES = 3;
-export const ORDERS = 10; // free blocks of 1 to 512 pages
+export const ORDERS = 19; // free blocks of 1 page to 1 GiB
 
 /** Room to remember the hashes of all pages: a power of two. */
 const hints = (pages: number): number => 2 ** Math.ceil(Math.log2(Math.max(1024, pages)));

@@ -448,6 +448,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** Uncharged, and not undone: what a rollback makes the hypervisor forget. */
   #outside(act: () => void): void {
     const { hart } = this;
+    const inner = hart.regime === this.#paging.regime() ? null : hart.regime;
     const noted = hart.memory.exchange(this.#outer?.journal ?? null);
     const before = hart.now();
     const counts = hart.counters.save();
@@ -459,7 +460,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     hart.counters.restore(counts);
     hart.rewind(before);
     hart.memory.exchange(noted);
-    hart.install(this.#paging.regime());
+    hart.install(inner ?? this.#paging.regime());
   }
 
   /** A store that an exit does for our supervisor is undone with its handler. */

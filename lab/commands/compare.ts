@@ -74,7 +74,9 @@ export const compareCommand: Subcommand = (program, terminal) => {
     )
     .option('--slice <cycles>', 'length of a time slice', whole(20_000))
     .addOption(new Option('--backing <when>', 'of guest memory').choices(['populate', 'touch']))
-    .addOption(new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB']))
+    .addOption(
+      new Option('--second-stage <size>', 'of its pages').choices(['4KiB', '2MiB', '1GiB']),
+    )
     .addOption(
       new Option('--disk-model <name>', "of virtual machines' disks")
         .choices(DISKS)
@@ -103,8 +105,11 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
     walkCaches: options.walkCaches,
     disk: options.diskModel,
   };
-  if (options.backing === 'touch' && options.secondStage === '2MiB') {
-    throw new UsageError('--backing touch goes with --second-stage 4KiB: megapages are populated');
+  const { backing, secondStage = '4KiB' } = options;
+  if (backing === 'touch' && secondStage !== '4KiB') {
+    throw new UsageError(
+      '--backing touch goes with --second-stage 4KiB: large pages are populated',
+    );
   }
   for (const workload of workloads) {
     const blocks = parametersFor(tree, workload).blocks + (options.swap ?? 0);

@@ -123,6 +123,24 @@ describe('kernels and library OSes in a virtual machine of a virtual machine', (
     expect(sum(w.outer)).toBeGreaterThan(4 * sum(w.inner));
   });
 
+  test('handlers of the inner hypervisor are begun anew at each of their stores', () => {
+    const once = (restarts: boolean): unknown[] => {
+      const inner = { sliceCycles: 1e12 };
+      const w = world([writer([50, 51, 52], 2)], { inner, host: { restarts }, every: 1009 });
+      w.machine.run(1e9);
+      expect(w.state(0)).toBe(VmState.waiting);
+      const begun = w.machine.hart.counters.totals().restarts;
+      if (restarts) expect(begun).toBeGreaterThan(500);
+      else expect(begun).toBe(0);
+      const pages = Array.from({ length: 100 * 8 }, (_, n) => n * 512);
+      return pages.map((pa) => w.inner.machines[0]?.peek(pa) ?? -1);
+    };
+    const [plain, again] = [once(false), once(true)];
+    // But for its log of times and its device page.
+    const theirs = (words: unknown[]): unknown[] => words.slice(5 * 8, 99 * 8);
+    expect(theirs(again)).toEqual(theirs(plain));
+  });
+
   test('the end of the inner machine gives everything back', () => {
     const w = world([good(1)]);
     const free = (): number => w.machine.memory.get(w.outer.state.cpu.address(0, Cpu.free));
