@@ -96,6 +96,8 @@ interface Transaction {
   readonly deferred: (() => void)[];
   readonly drawn: number[]; // random words: the next attempt sees the same
   readonly typed: Uint8Array[]; // and what it read of the console
+  readonly drawnAgain: number[]; // those that an attempt before this one had seen
+  readonly typedAgain: Uint8Array[];
   readonly counts: Layer;
   readonly owner: number;
   readonly timer: Tick;
@@ -400,15 +402,16 @@ export class VirtualMachine implements Machine, LoopMachine {
 
   consoleRead(channel: number): Uint8Array {
     const read = (): Uint8Array => this.#monitor.consoleRead(this.#spec.vm, channel);
-    const bytes = this.#typed.shift() ?? this.#exit('console', read);
-    this.#transaction?.typed.push(bytes);
+    const again = this.#typed.shift();
+    const bytes = again ?? this.#exit('console', read);
+    this.#transaction?.[again === undefined ? 'typed' : 'typedAgain'].push(bytes);
     return bytes;
   }
 
   entropy(): number {
-    const word =
-      this.#drawn.shift() ?? this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
-    this.#transaction?.drawn.push(word);
+    const again = this.#drawn.shift();
+    const word = again ?? this.#exit('entropy', () => this.#monitor.entropy(this.#spec.vm));
+    this.#transaction?.[again === undefined ? 'drawn' : 'drawnAgain'].push(word);
     return word;
   }
 
@@ -619,6 +622,8 @@ export class VirtualMachine implements Machine, LoopMachine {
       deferred: [],
       drawn: [],
       typed: [],
+      drawnAgain: [],
+      typedAgain: [],
       counts: hart.counters.saveLayer(Math.min(this.level, 2)),
       owner: hart.counters.owner,
       timer: this.#timer,
@@ -646,38 +651,44 @@ export class VirtualMachine implements Machine, LoopMachine {
       hart.install(inner ?? this.#paging.regime());
       hart.enterLayer(layer);
     }
-    this.#close(transaction);
+    // Should the outer one have to wait, ours is still open, and undone.
+    this.hart.memory.exchange(transaction.outside);
+    this.#outer?.commit();
+    this.#over();
     this.#attempt = 0;
     this.#drawn = [];
     this.#typed = [];
-    this.#outer?.commit();
   }
 
   rollback(blocked: Trap): Trap {
-    this.#undo();
+    const given = this.#undo();
     const outer = this.#outer;
-    if (outer === null) return blocked;
-    if (blocked.level < outer.level) return outer.rollback(blocked);
     // A handler that waits for our host keeps what the host has done for it.
+    if (outer !== null && blocked.level < outer.level) return outer.rollback(blocked);
     try {
-      outer.commit();
-      return blocked;
+      outer?.commit();
     } catch (error) {
-      if (!(error instanceof Blocked)) throw error;
+      if (!(error instanceof Blocked) || outer === null) throw error;
       return outer.rollback(error.trap);
     }
+    this.#drawn.push(...given.drawn);
+    this.#typed.push(...given.typed);
+    return blocked;
   }
 
-  /** Undoes what the handler did. The clock goes back by what it cost: it will cost that again. */
-  #undo(): void {
+  /**
+   * Undoes what the handler did. The clock goes back by what it cost: it will cost that again.
+   * Returns what it was given for the first time, and its host still counts as given.
+   */
+  #undo(): Pick<Transaction, 'drawn' | 'typed'> {
     const transaction = this.#transaction;
-    if (transaction === null) return;
+    if (transaction === null) return { drawn: [], typed: [] };
     const { hart } = this;
     hart.memory.exchange(null);
     hart.memory.undo(transaction.journal);
     for (const undo of transaction.undo.reverse()) undo();
-    this.#drawn = [...transaction.drawn, ...this.#drawn];
-    this.#typed = [...transaction.typed, ...this.#typed];
+    this.#drawn = [...transaction.drawnAgain, ...this.#drawn];
+    this.#typed = [...transaction.typedAgain, ...this.#typed];
     this.#timer = transaction.timer;
     this.#interrupts = transaction.interrupts;
     this.#close(transaction);
@@ -685,10 +696,15 @@ export class VirtualMachine implements Machine, LoopMachine {
     hart.rewind(hart.now() - hart.counters.restoreLayer(transaction.counts));
     if (this.#spec.accounts) hart.attribute(transaction.owner, hart.counters.layer);
     this.#paging.restore(transaction.space);
+    return transaction;
   }
 
   #close(transaction: Transaction): void {
     this.hart.memory.exchange(transaction.outside);
+    this.#over();
+  }
+
+  #over(): void {
     this.contexts.undo = null;
     this.#transaction = null;
     this.#committing = false;

@@ -184,7 +184,7 @@ export function nestedMaker(
   return {
     name,
     storm: modes.storm === true,
-    restarts: inner.restarts === true,
+    restarts: inner.restarts === true || outer.restarts === true,
     virtual: true,
     make: ({ supervisor, images, seed }) => {
       const bytes: number[] = [];
