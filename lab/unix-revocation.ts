@@ -34,6 +34,8 @@ export interface Asking {
   readonly at: number;
   readonly pages: number;
   readonly how: 'ask' | 'force';
+  /** where pages are taken first, as a part of memory: who takes them knows nothing of the Unix */
+  readonly from?: number;
 }
 export interface Outcome {
   readonly output: string;
@@ -115,9 +117,12 @@ class Superior extends LibOS {
     if (how === 'force') yield* sys.envSuspend(holder, 0, 0);
   }
 
-  /** By name, high ones first: what is still wanted. */
+  /** By name: what is still wanted. */
   *#take(): Op<void> {
-    for (let page = (yield* this.#info(Info.pages)) - 1; page >= 0; page--) {
+    const pages = yield* this.#info(Info.pages);
+    const first = Math.floor((this.#asking.from ?? 0.25) * pages);
+    for (let n = 0; n < pages; n++) {
+      const page = (first + n) % pages;
       if ((yield* this.#wanted()) === 0) return;
       const word = yield* this.port.load(Start.pagePages * PAGE + page * 4);
       if ((word & 0xff) !== PageKind.user || ((word >>> 8) & 0xff) !== UNIX) continue;
@@ -218,7 +223,7 @@ export function measure(spec: Spec): Outcome {
 const LINES = 3000;
 const lines = Array.from({ length: LINES }, (_, n) => `${(n * 7919) % LINES} ${'x'.repeat(90)}\n`);
 /** What a lab does: many small processes, a large one, a pipeline, files that are written. */
-export const WORK: Pick<Spec, 'files' | 'script' | 'quota' | 'swap'> = {
+export const WORK: Pick<Spec, 'files' | 'script' | 'quota' | 'swap' | 'minimum'> = {
   files: { lines: lines.join(''), few: lines.slice(0, 300).join('') },
   script: [
     'sort lines | uniq -c | sha256sum',
@@ -227,6 +232,7 @@ export const WORK: Pick<Spec, 'files' | 'script' | 'quota' | 'swap'> = {
   ].join('; '),
   quota: 600,
   swap: 600,
+  minimum: 100, // pages
 };
 /** A third of its memory, in the middle of the sort. */
 const PART = WORK.quota / 3;

@@ -117,15 +117,16 @@ export class BlockCache {
 
   /**
    * Drops every frame whose page is not `ours` any more: it was taken by force, with what was in
-   * it. Which frames those were.
+   * it. Which frames those were; `differed` is told of each that the disk did not have.
    */
-  *lose(ours: (page: number) => Op<boolean>): Op<number[]> {
+  *lose(ours: (page: number) => Op<boolean>, differed: () => void = () => undefined): Op<number[]> {
     const lost: number[] = [];
     for (let frame = 0; frame < this.#spec.frames; frame++) {
       const page = yield* this.#port.load(this.#word(frame, Frame.page));
       if (page === NO_PAGE || (yield* ours(page))) continue;
       if (yield* this.#isEmpty(frame)) yield* this.#dropFree(frame);
       else {
+        if (((yield* this.#port.load(this.#word(frame, Frame.flags))) & DIRTY) !== 0) differed();
         yield* this.#clean(frame);
         yield* this.#vacate(frame, false);
       }

@@ -6,7 +6,7 @@
  *            1        stack page: upcall frames
  *            2        exposed information    3-18  exposed environment table
  *           24        u-area: what is the process's own
- *           25        accounts, exposed, in the first environment alone
+ *           25        accounts, exposed
  *           32-49     shared pages 0-17
  *           64-191    exposed page table, in the first environment alone
  *          192-255    shared pages 18-81
@@ -105,13 +105,18 @@ export const Control = {
   movers: 977, // PIPES words: process that moves bytes in or out, 0 if nobody
   swapOut: 1009, // pages written so far
   swapIn: 1010, // pages read so far
-  accountRow: 1011, // address in the first environment
-  asked: 1012, // pages are asked back: how far that is, as revocation.ts says
+  accountRow: 1011, // address
+  asked: 1012, // 1: heard that pages are asked back
   shrink: 1013, // frames that the file server is to part with; -1: it has
   shrinkFirst: 1014, // of which range
   shrinkPages: 1015,
   patience: 1016, // turns that it still has for that
   lastEvicted: 1017, // process whose pages went last
+  accountPage: 1018, // physical; 0: the kernel shows no accounts
+  losses: 1019, // pages taken by force that have been seen to
+  cacheLosses: 1020, // 1: the file server is to look for what it lost
+  giving: 1021, // how far the scheduler is with what is asked for, as revocation.ts says
+  lost: 1022, // 1: heard that pages were taken by force
 } as const;
 
 export const WINDOW_SETS = 32;
@@ -170,6 +175,7 @@ export const User = {
   busy: 8, // above 0: it is changing its tables, and is not to be ended
   hand: 9, // of the clock: a virtual page
   envc: 10, // strings of the environment, behind the arguments
+  resident: 11, // heap pages that are mapped: one less is one taken by force
   handlers: 320, // SIGNALS words: 0 default, 1 ignored, 2 + number of a function
   descriptors: 16, // OPEN_MAX × DESCRIPTOR_WORDS
   tables: 128, // LEAVES_MAX × 3: leaf, ledger, ledger

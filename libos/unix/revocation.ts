@@ -7,25 +7,41 @@
  *     pages of processes             to the swap area, as when memory is short
  *     free pages, to the reserve     if there is a swap area; and then no more
  *
- * What is wanted beyond that whoever asks may take by force. Processes that change their tables at
- * this moment, and the file server's other pages, are left alone. Owed is that no process notices
- * but by the time that it takes. It trusts the exposed account for what is wanted.
+ * What is wanted beyond that whoever asks may take by force. Then the processes that lost pages
+ * are ended, for what stood there is gone, and the others go on. Processes that change their
+ * tables at this moment, and the file server's other pages, are left alone. Owed is that no
+ * process notices but by its time. It trusts the exposed account for what is wanted.
  */
-import { Account, Env, envIndex, EnvState, Info, MAP_READ, Status } from '../../kernel/abi.ts';
+import {
+  Account,
+  Env,
+  envIndex,
+  EnvState,
+  Info,
+  MAP_READ,
+  PAGE_ACCOUNT_SHIFT,
+  PageKind,
+  Start,
+  Status,
+} from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import { FsOp, request } from './fs/protocol.ts';
 import {
   ACCOUNTS,
   at,
+  BATCH,
   COMMON,
   Control,
+  COUNTS,
   FREE,
+  HEAP,
   INFO,
   PAGE,
   PROCESS_MAX,
   Row,
   RowState,
   User,
+  WINDOW_PAGES,
 } from './layout.ts';
 import type { Shared } from './shared.ts';
 import { RESERVE, type Space } from './space.ts';
@@ -34,7 +50,7 @@ import { RESERVE, type Space } from './space.ts';
 const COMFORT = 128;
 const PATIENCE = 64; // turns of the scheduler that the file server has for its part
 
-/** Words of Control.asked. */
+/** Words of Control.giving. */
 const NOT = 0;
 const ASKED = 1;
 const SPENT = 2; // all that could go has gone: now only what happens to be free
@@ -66,23 +82,47 @@ export class Revocation {
     const account = yield* this.#shared.env(envIndex(self), Env.account);
     const page = table + Math.floor((account * Account.words * 4) / PAGE);
     yield* this.#sys.pageMap(leaf, ACCOUNTS, page, COMMON, 0, MAP_READ, COMMON);
+    yield* this.#shared.setControl(Control.accountPage, page);
     const row = at(ACCOUNTS) + ((account * Account.words * 4) % PAGE);
     yield* this.#shared.setControl(Control.accountRow, row);
+    yield* this.#recover(); // from what was taken before anybody could hear of it
   }
 
-  /** The handler's part: word of it. */
-  *heard(): Op<void> {
-    yield* this.#shared.setControl(Control.patience, PATIENCE);
-    yield* this.#shared.setControl(Control.asked, ASKED);
+  /** A handler's part: word of it. */
+  heard(what: 'asked' | 'lost'): Op<number> {
+    return this.#shared.setControl(Control[what], 1);
   }
 
-  /** Answers what was heard, or goes on with it. Nobody holds the lock. */
-  *comply(): Op<void> {
+  /** Answers what was heard, or goes on with it. The scheduler's, while nobody holds the lock. */
+  *answer(): Op<void> {
+    const shared = this.#shared;
+    if ((yield* shared.control(Control.lost)) !== 0) {
+      yield* shared.setControl(Control.lost, 0);
+      if (!(yield* this.#recover())) yield* shared.setControl(Control.lost, 1);
+    }
+    if ((yield* shared.control(Control.asked)) !== 0) {
+      yield* shared.setControl(Control.asked, 0);
+      yield* shared.setControl(Control.patience, PATIENCE);
+      yield* shared.setControl(Control.giving, ASKED);
+    }
+    if ((yield* shared.control(Control.giving)) !== NOT) yield* this.#comply();
+  }
+
+  /** Whether there is anything to answer. */
+  *isDue(): Op<boolean> {
+    for (const word of [Control.asked, Control.lost, Control.giving]) {
+      if ((yield* this.#shared.control(word)) === 0) continue;
+      return (yield* this.#shared.control(Control.lock)) === 0;
+    }
+    return false;
+  }
+
+  *#comply(): Op<void> {
     const shared = this.#shared;
     const asked = yield* this.#askedFor();
     const may = (page: number): boolean => page >= asked.first && page < asked.first + asked.pages;
     let left = asked.wanted;
-    const spent = (yield* shared.control(Control.asked)) === SPENT;
+    const spent = (yield* shared.control(Control.giving)) === SPENT;
     if (left > 0 && !spent) {
       left -= yield* this.#giveFree(left, COMFORT, may);
       if (left > 0 && (yield* this.#waitsForCache(left, asked))) return;
@@ -96,7 +136,7 @@ export class Revocation {
     const floor = (yield* shared.control(Control.swapBlocks)) === 0 ? COMFORT : RESERVE;
     if (left > 0) left -= yield* this.#giveFree(left, floor, may);
     if (left === 0) yield* shared.setControl(Control.shrink, 0);
-    yield* shared.setControl(Control.asked, left > 0 ? SPENT : NOT);
+    yield* shared.setControl(Control.giving, left > 0 ? SPENT : NOT);
   }
 
   *#askedFor(): Op<Asked> {
@@ -179,5 +219,136 @@ export class Revocation {
     if ((yield* this.#port.load(view + User.paging * 4)) === 0) return 0;
     if ((yield* this.#port.load(view + User.busy * 4)) !== 0) return 0;
     return yield* this.#space.swap.evict(view, may);
+  }
+
+  // ---- what was taken by force ------------------------------------------------------------------
+
+  *#losses(): Op<number> {
+    const row = yield* this.#shared.control(Control.accountRow);
+    return yield* this.#port.load(row + Account.losses * 4);
+  }
+
+  /**
+   * Ends whoever lost something, and forgets the pages. False: some process changes its tables, and
+   * cannot be judged yet.
+   */
+  *#recover(): Op<boolean> {
+    const shared = this.#shared;
+    const losses = yield* this.#losses();
+    if (losses === (yield* shared.control(Control.losses))) return true;
+    yield* this.#forget();
+    yield* shared.setControl(Control.cacheLosses, 1);
+    const server = yield* shared.control(Control.server);
+    let all = true;
+    for (let pid = 1; pid < PROCESS_MAX; pid++) {
+      const env = yield* shared.row(pid, Row.env);
+      if ((yield* shared.row(pid, Row.state)) !== RowState.running || env === server) continue;
+      const state = yield* shared.stateOf(env);
+      if (state === EnvState.zombie || state === EnvState.free) continue;
+      const whole = yield* this.#isWhole(pid);
+      if (whole === null) all = false;
+      else if (!whole) yield* this.#end(pid, env);
+    }
+    if (all) yield* shared.setControl(Control.losses, losses);
+    return all;
+  }
+
+  /** Lost pages are no longer among the free ones, and whoever lets go of one frees nothing. */
+  *#forget(): Op<void> {
+    const [port, shared] = [this.#port, this.#shared];
+    const account = yield* shared.env(envIndex(yield* shared.control(Control.init)), Env.account);
+    const limit = yield* port.load(at(INFO) + Info.pages * 4);
+    const ours = new Uint8Array(limit);
+    const bytes = new Uint8Array(PAGE);
+    const words = new Uint32Array(bytes.buffer);
+    for (let base = 0; base < limit; base += PAGE / 4) {
+      if (port.read(at(Start.pagePages) + base * 4, bytes, 0, PAGE) === undefined) {
+        yield* port.fault();
+      }
+      if (port.work(PAGE / 4) === undefined) yield* port.fault();
+      for (let n = 0; n < PAGE / 4 && base + n < limit; n++) {
+        const word = words[n] ?? 0;
+        const kind = word & 0xff;
+        const given = kind !== PageKind.free && kind !== PageKind.quarantined;
+        if (given && ((word >>> PAGE_ACCOUNT_SHIFT) & 0xff) === account) ours[base + n] = 1;
+      }
+    }
+    let free = yield* shared.control(Control.free);
+    for (let n = free - 1; n >= 0; n--) {
+      if (ours[yield* port.load(at(FREE) + n * 4)] === 1) continue;
+      free--;
+      yield* port.store(at(FREE) + n * 4, yield* port.load(at(FREE) + free * 4));
+    }
+    yield* shared.setControl(Control.free, free);
+    for (let base = 0; base < limit; base += PAGE) {
+      const count = Math.min(PAGE, limit - base);
+      if (port.read(at(COUNTS) + base, bytes, 0, count) === undefined) yield* port.fault();
+      for (let n = 0; n < count; n++) {
+        if ((bytes[n] ?? 0) !== 0 && ours[base + n] === 0) yield* shared.lost(base + n);
+      }
+    }
+  }
+
+  /** Whether a process has all that it had; null: that cannot be told now. */
+  *#isWhole(pid: number): Op<boolean | null> {
+    const shared = this.#shared;
+    for (const word of [Row.stack, Row.uarea]) {
+      if (yield* shared.isLost(yield* shared.row(pid, word))) return false;
+    }
+    const set = (yield* shared.row(pid, Row.set)) - 1;
+    if (set >= 0 && (yield* this.#isSetLost(set))) return false;
+    return yield* this.#space.throughUarea(pid, (view) => this.#hasItsHeap(view));
+  }
+
+  *#hasItsHeap(view: number): Op<boolean | null> {
+    const [port, { swap }] = [this.#port, this.#space];
+    if ((yield* port.load(view + User.busy * 4)) !== 0) return null;
+    for (const map of yield* swap.maps(view)) {
+      if (map !== 0 && (yield* this.#shared.isLost(map))) return false;
+    }
+    let missing = yield* port.load(view + User.resident * 4);
+    const leaves = yield* port.load(view + User.leaves * 4);
+    for (let n = 0; n < leaves; n++) {
+      const entries = yield* swap.words(yield* port.load(view + (User.tables + n * 3) * 4));
+      for (let at = n === 0 ? HEAP * 2 : 0; at < entries.length; at += 2) {
+        missing -= (entries[at] ?? 0) & 1;
+      }
+      if (port.work(entries.length / 2) === undefined) yield* port.fault();
+    }
+    return missing === 0;
+  }
+
+  *#isSetLost(set: number): Op<boolean> {
+    const shared = this.#shared;
+    for (let n = 0; n < WINDOW_PAGES; n++) {
+      const page = yield* shared.control(Control.windows + set * WINDOW_PAGES + n);
+      if (page !== 0 && (yield* shared.isLost(page))) return true;
+    }
+    return false;
+  }
+
+  *#end(pid: number, env: number): Op<void> {
+    const shared = this.#shared;
+    const who = `unix: process ${pid}, environment ${env}`;
+    const text = `${who}, killed: pages of it were taken by force\n`;
+    const bytes = Uint8Array.from(text, (char) => char.charCodeAt(0));
+    if (this.#port.write(BATCH, bytes, 0, bytes.length) === undefined) yield* this.#port.fault();
+    yield* this.#sys.consoleWrite(BATCH, bytes.length);
+    const set = (yield* shared.row(pid, Row.set)) - 1;
+    if (set >= 0 && (yield* this.#isSetLost(set))) yield* shared.setRow(pid, Row.set, 0);
+    if (yield* shared.isLost(yield* shared.row(pid, Row.uarea))) yield* this.#disown(pid);
+    yield* this.#sys.envDestroy(env, COMMON, -1);
+  }
+
+  /** Nobody can bury it, for where its pages stand is lost: its row stays taken. */
+  *#disown(pid: number): Op<void> {
+    const shared = this.#shared;
+    const parent = yield* shared.row(pid, Row.parent);
+    yield* shared.setRow(pid, Row.state, RowState.building);
+    for (let other = 1; other < PROCESS_MAX; other++) {
+      const orphan = other === pid || (yield* shared.row(other, Row.parent)) === pid;
+      if (orphan) yield* shared.setRow(other, Row.parent, 0);
+    }
+    if (parent > 0) yield* shared.wake(yield* shared.row(parent, Row.env), COMMON);
   }
 }

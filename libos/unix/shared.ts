@@ -24,6 +24,8 @@ import {
 /** Cycles of one sleep; who waits longer sleeps again. */
 export const SLEEP_MAX = 2 ** 31 - 1;
 
+const LOST = 128; // no page has so many mappings: counts of a lost one go down from 256
+
 const control = (word: number): number => at(CONTROL) + word * 4;
 const row = (pid: number, word: number): number => at(PROCESSES) + (pid * Row.words + word) * 4;
 
@@ -115,6 +117,17 @@ export class Shared {
       yield* this.setControl(Control.free, free + 1);
     }
     yield* this.unlock();
+  }
+
+  /** A page was taken by force: whoever lets go of it frees nothing. */
+  lost(page: number): Op<void> {
+    return this.#setCount(page, 0);
+  }
+
+  /** Whether it was. */
+  *isLost(page: number): Op<boolean> {
+    const count = yield* this.#count(page);
+    return count === 0 || count > LOST;
   }
 
   *isShared(page: number): Op<boolean> {

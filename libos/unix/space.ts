@@ -3,6 +3,7 @@
  * a fault means is policy, and is ours; the kernel only checks the mappings that we ask for.
  */
 import {
+  Account,
   ALL_RIGHTS,
   Call,
   EnvState,
@@ -20,6 +21,7 @@ import {
 } from '../../kernel/abi.ts';
 import type { Op, Syscalls, UserPort } from '../syscalls.ts';
 import {
+  ACCOUNTS,
   at,
   BATCH,
   BUILD_WINDOW,
@@ -61,6 +63,10 @@ const STORE_FAULT = 15;
  * and swap maps are made of the rest. A fork takes seven pages and three for each 2 MB.
  */
 export const RESERVE = 32;
+
+const BY_FORCE = ': pages were taken by force';
+/** How often a process gives way to the scheduler, for what that has to do first. */
+const TURNS = 10_000;
 
 const user = (word: number): number => at(UAREA) + word * 4;
 
@@ -111,10 +117,11 @@ export class Space {
   /** True: the access can be tried again. */
   *fault(cause: number, address: number): Op<boolean> {
     const page = Math.floor(address / PAGE);
-    const exposed = page === INFO || (page >= ENVS && page < ENVS + 16);
+    const exposed = page === INFO || page === ACCOUNTS || (page >= ENVS && page < ENVS + 16);
     const view = page >= VIEWS && page < VIEWS + LEAVES_MAX;
     if (cause === STORE_FAULT && (exposed || view)) return false; // read-only for ever
     if (page === INFO) return yield* this.#mapExposed(page, Control.info, 0);
+    if (page === ACCOUNTS) return yield* this.#mapExposed(page, Control.accountPage, 0);
     if (exposed) return yield* this.#mapExposed(page, Control.envs, ENVS);
     const shared = sharedPage(page);
     if (shared >= 0) {
@@ -129,10 +136,39 @@ export class Space {
       const counts = yield* this.#shared.control(Control.swapCounts + page - SWAP_COUNTS);
       return counts !== 0 && (yield* this.#map(page, counts, RW));
     }
-    if (page < HEAP || address >= (yield* this.#port.load(user(User.end))) >>> 0) return false;
+    if (page < HEAP) return false;
+    if (address >= (yield* this.#port.load(user(User.end))) >>> 0) {
+      // The file server has all of its memory from the start: what is missing was taken.
+      if ((yield* this.#shared.control(Control.losses)) !== 0) this.why = BY_FORCE;
+      return false;
+    }
+    if (!(yield* this.#areLossesSeen())) return false;
     const helped = yield* this.busy(() => this.#heapFault(cause, page));
     yield* this.#beEnded();
     return helped;
+  }
+
+  /**
+   * A page that was taken by force looks like one that was never touched: while there are losses
+   * that the scheduler has not seen to, no page of a heap is made.
+   */
+  *#areLossesSeen(): Op<boolean> {
+    const shared = this.#shared;
+    const row = yield* shared.control(Control.accountRow);
+    if (row === 0) return true;
+    for (let turn = 0; turn < TURNS; turn++) {
+      const losses = yield* this.#port.load(row + Account.losses * 4);
+      if (losses === (yield* shared.control(Control.losses))) return true;
+      yield* this.#sys.yieldTo(yield* shared.control(Control.init));
+    }
+    this.why = BY_FORCE;
+    return false;
+  }
+
+  /** Heap pages of ours that are mapped: so many more. */
+  *#count(by: number): Op<void> {
+    const resident = yield* this.#port.load(user(User.resident));
+    yield* this.#port.store(user(User.resident), resident + by);
   }
 
   /**
@@ -184,6 +220,7 @@ export class Space {
       yield* this.#shared.drop(physical);
       return false;
     }
+    yield* this.#count(1);
     if (this.#port.fill(at(page), 0, PAGE) === undefined) yield* this.#port.fault();
     return true;
   }
@@ -204,6 +241,7 @@ export class Space {
     yield* this.#sys.pageUnmap(leaf, page % ENTRIES, 1, COMMON);
     yield* this.#shared.drop(physical);
     if (yield* this.#map(page, copy, RW)) return true;
+    yield* this.#count(-1);
     yield* this.#shared.drop(copy);
     return false;
   }
@@ -218,6 +256,7 @@ export class Space {
       yield* this.#shared.drop(physical);
       return false;
     }
+    yield* this.#count(1);
     return true;
   }
 
@@ -322,6 +361,11 @@ export class Space {
     return yield* this.#map(page, physical, RW);
   }
 
+  /** Our page there is not to be taken by force, as far as the account's minimum allows. */
+  *keep(page: number, slot = COMMON): Op<void> {
+    yield* this.#sys.pageKeep((yield* this.#entry(page)) >>> 10, slot, 1);
+  }
+
   /** Takes a page out that was placed. */
   displace(page: number): Op<void> {
     return this.#unmap(page);
@@ -348,6 +392,7 @@ export class Space {
     const maps = LEAVES_MAX * 4;
     if (this.#port.fill(user(User.maps), 0, maps) === undefined) yield* this.#port.fault();
     yield* this.#port.store(user(User.end), at(HEAP));
+    yield* this.#port.store(user(User.resident), 0);
   }
 
   /** Unmaps entries `first` and up of a leaf table seen at `view`, dropping their pages. */

@@ -115,6 +115,7 @@ export class Swap {
       const counts = yield* shared.take();
       if (counts < 0) return used;
       yield* this.#zero(counts);
+      yield* this.#sys.pageKeep(counts, COMMON, 1); // as far as the account's minimum allows
       yield* shared.setControl(Control.swapCounts + n, counts);
     }
     yield* shared.setControl(Control.swapBase, used);
@@ -140,7 +141,7 @@ export class Swap {
       if (hand >= leaves * ENTRIES) hand = 0;
       const n = Math.floor(hand / ENTRIES);
       const leaf = yield* port.load(view + (User.tables + n * 3) * 4);
-      const words = yield* this.#words(leaf);
+      const words = yield* this.words(leaf);
       const first = Math.max(hand % ENTRIES, n === 0 ? HEAP : 0);
       const { victims, used } = yield* this.#candidates(words, first, may);
       yield* this.#refresh(leaf, words, used);
@@ -223,29 +224,29 @@ export class Swap {
   ): Op<number> {
     const map = yield* this.#map(view, n);
     if (map < 0) return 0;
-    const blocks = yield* this.#words(map);
+    const blocks = yield* this.words(map);
     const dirty = ({ index }: Victim): boolean =>
       (blocks[index] ?? 0) === 0 || isDirty(words[index * 2] ?? 0);
     const clean = victims.filter((victim) => !dirty(victim));
-    yield* this.#drop(leaf, clean);
+    yield* this.#drop(view, leaf, clean);
     const differ = victims.filter(dirty);
     yield* this.#unlist(
       map,
       differ.map(({ index }) => index),
     );
-    const result = differ.length > 0 ? yield* this.#writeOut(leaf, map, differ) : 0;
+    const result = differ.length > 0 ? yield* this.#writeOut(view, leaf, map, differ) : 0;
     if (result >= 0 || clean.length > 0) return Math.max(result, 0) + clean.length;
     return result === SWAP_FULL && victims.length < CLUSTER ? 0 : result;
   }
 
-  *#writeOut(leaf: number, map: number, victims: readonly Victim[]): Op<number> {
+  *#writeOut(view: number, leaf: number, map: number, victims: readonly Victim[]): Op<number> {
     for (let tries = 0; tries < TRIES; tries++) {
       const [first, count] = yield* this.#through(map, RW, () => this.#assign(victims));
       if (count === 0) return SWAP_FULL;
       const going = victims.slice(0, count);
       const pages = going.map(({ physical }) => physical);
       if (yield* this.#move(first, pages, WRITE_BLOCKS)) {
-        yield* this.#drop(leaf, going);
+        yield* this.#drop(view, leaf, going);
         return count;
       }
       // What cannot be written stays in memory, and its turn is over; other blocks may be better.
@@ -258,9 +259,11 @@ export class Swap {
   }
 
   /** Unmaps pages and gives them back. */
-  *#drop(leaf: number, victims: readonly Victim[]): Op<void> {
+  *#drop(view: number, leaf: number, victims: readonly Victim[]): Op<void> {
     const calls = victims.map(({ index }) => [Call.pageUnmap, leaf, index, 1, COMMON]);
     yield* this.#sys.batch(BATCH, calls);
+    const word = view + User.resident * 4;
+    yield* this.#port.store(word, (yield* this.#port.load(word)) - victims.length);
     for (const { physical } of victims) yield* this.#shared.drop(physical);
   }
 
@@ -271,7 +274,7 @@ export class Swap {
     which: (entry: number) => boolean,
   ): Op<readonly number[]> {
     const found: number[] = [];
-    for (const [index, word] of (yield* this.#words(map)).entries()) {
+    for (const [index, word] of (yield* this.words(map)).entries()) {
       const entry = entries[index * 2] ?? 0;
       if (word !== 0 && index < ENTRIES && (entry & PTE_VALID) !== 0 && which(entry)) {
         found.push(index);
@@ -397,7 +400,7 @@ export class Swap {
       const copy = yield* shared.take();
       if (copy < 0) return false;
       yield* this.#sys.pageCopy(copy, COMMON, 0, map, COMMON, 0);
-      const words = yield* this.#words(map);
+      const words = yield* this.words(map);
       yield* shared.lock();
       for (const word of words) {
         if (word !== 0) yield* this.#setCount(word - 1, (yield* this.#count(word - 1)) + 1);
@@ -414,7 +417,7 @@ export class Swap {
   *forget(maps: Uint32Array): Op<void> {
     for (const map of maps) {
       if (map === 0) continue;
-      yield* this.#release(yield* this.#words(map));
+      yield* this.#release(yield* this.words(map));
       yield* this.#shared.drop(map);
     }
   }
@@ -457,7 +460,8 @@ export class Swap {
   }
 
   /** A page, read as words. */
-  *#words(physical: number): Op<Uint32Array> {
+  /** Entries of a leaf table, or words of a swap map. */
+  *words(physical: number): Op<Uint32Array> {
     const bytes = new Uint8Array(PAGE);
     yield* this.#through(
       physical,

@@ -51,6 +51,7 @@ import {
   SHARED_FREE,
   SHARED_PROCESSES,
   sharedAt,
+  STACK,
   UAREA,
   User,
 } from './layout.ts';
@@ -122,7 +123,10 @@ export class Unix extends LibOS {
 
   /** It may come at any moment: what is to be done is done between two processes. */
   override *onRevoke(): Op<void> {
-    yield* this.#revocation.heard();
+    yield* this.#revocation.heard('asked');
+  }
+  override *onRepossessed(): Op<void> {
+    yield* this.#revocation.heard('lost');
   }
 
   /** What is said of a process that its own fault kills, on its standard error. */
@@ -203,7 +207,8 @@ export class Unix extends LibOS {
       if (page === undefined) throw new Error('unix: the quota is too small');
       return page;
     };
-    yield* map(UAREA, next());
+    const uarea = next();
+    yield* map(UAREA, uarea);
     yield* port.store(at(UAREA) + User.leaves * 4, 1);
     yield* port.store(at(UAREA) + User.tables * 4, leaf);
     yield* port.store(at(UAREA) + User.middle * 4, middle);
@@ -216,6 +221,10 @@ export class Unix extends LibOS {
     for (let n = 0; n < frees; n++) shared.push(SHARED_FREE + n);
     const physical = shared.map(next);
     for (let n = 0; n < shared.length; n++) yield* map(sharedAt(shared[n] ?? 0), physical[n] ?? 0);
+    // What none can do without is not to be taken by force: as much as our minimum allows.
+    for (const page of [uarea, ...physical]) {
+      if ((yield* sys.pageKeep(page, COMMON, 1)).status !== Status.ok) break;
+    }
     const set = (word: number, value: number): Op<number> => this.#shared.setControl(word, value);
     for (let n = 0; n < shared.length; n++) {
       yield* set(Control.shared + (shared[n] ?? 0), physical[n] ?? 0);
@@ -232,8 +241,9 @@ export class Unix extends LibOS {
     if (port.write(at(FREE), list, 0, list.length) === undefined) yield* port.fault();
     yield* set(Control.free, pages.length);
     yield* this.catchFaults();
-    yield* this.#revocation.found(self, leaf);
+    yield* this.#space.keep(STACK, OWN);
     yield* this.catchRevocation();
+    yield* this.#revocation.found(self, leaf);
   }
 
   /** Allocates `quota` pages that the exposed table shows free, a table page read at a time. */
@@ -292,11 +302,7 @@ export class Unix extends LibOS {
     for (;;) {
       const seen = yield* shared.env(envIndex(this.self), Env.events);
       yield* terminal.feed();
-      const asked = yield* shared.control(Control.asked);
-      // Whoever holds the lock runs in our slices only: we must not wait for it.
-      if (asked !== 0 && (yield* shared.control(Control.lock)) === 0) {
-        yield* this.#revocation.comply();
-      }
+      if (yield* this.#revocation.isDue()) yield* this.#revocation.answer();
       const store = yield* shared.control(Control.store);
       let ran = store !== 0 && (yield* shared.stateOf(store)) === EnvState.ready;
       if (ran) ran = (yield* this.sys.yieldTo(store)).status === Status.ok;
@@ -310,7 +316,8 @@ export class Unix extends LibOS {
         const env = yield* shared.row(pid, Row.env);
         const is = yield* shared.stateOf(env);
         if (is === EnvState.zombie) {
-          if ((yield* shared.control(Control.lock)) !== 0) continue; // as above
+          // Whoever holds the lock runs in our slices only: we must not wait for it.
+          if ((yield* shared.control(Control.lock)) !== 0) continue;
           yield* this.#cleanUp(pid, state === RowState.running);
         } else if (is === EnvState.ready || (yield* this.#isStranded(env, is))) {
           if (yield* this.#isHeld(pid, env)) continue;

@@ -16,9 +16,11 @@ import {
   Control,
   DISK,
   ENVS,
+  HEAP,
   OPEN_FILES,
   OpenFile,
   PAGE,
+  STACK,
   UAREA,
   UNNAMED,
   User,
@@ -88,8 +90,28 @@ export class FileServer {
       // A client that died meanwhile cannot be answered.
       if (message.status !== Status.ok) message = yield* this.#sys.ipcReplyWait(-1, []);
       client = message.from;
+      if ((yield* this.#shared.control(Control.cacheLosses)) !== 0) yield* this.#lose();
       reply = message.granted >= 0 ? [message.granted] : yield* this.#answer(message.words);
       if ((yield* this.#shared.control(Control.shrink)) > 0) yield* this.#shrink();
+    }
+  }
+
+  /** Does without the frames that were taken by force, unless they held what the disk does not. */
+  *#lose(): Op<void> {
+    const shared = this.#shared;
+    const { frames, volume } = this.#m;
+    yield* shared.setControl(Control.cacheLosses, 0);
+    let differed = 0;
+    const lost = yield* volume.cache.lose(
+      function* (page): Op<boolean> {
+        return !(yield* shared.isLost(page));
+      },
+      () => differed++,
+    );
+    if (differed > 0) throw new Error('file server: pages with unwritten data were taken by force');
+    for (const frame of lost) yield* this.#space.displace(frames + frame);
+    if ((yield* volume.cache.frames()) < (yield* volume.journal.framesLeast())) {
+      throw new Error('file server: too many pages of its cache were taken by force');
     }
   }
 
@@ -142,6 +164,13 @@ export class FileServer {
     const volume = new Volume(port, cache, spec, memory);
     if (!(yield* volume.mount())) throw new Error('file server: no file system on the extent');
     const files = new Files(volume);
+    // From now on all of its memory is there: a page that is missing was taken by force.
+    for (const page of [STACK, UAREA]) yield* this.#space.keep(page);
+    for (let page = memory; page < data; page += PAGE) {
+      yield* port.load(page);
+      yield* this.#space.keep(page / PAGE);
+    }
+    yield* port.store(at(UAREA) + User.end * 4, at(HEAP));
     this.#mounted = {
       frames: data / PAGE,
       volume,

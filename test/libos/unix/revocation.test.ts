@@ -1,7 +1,8 @@
 /**
  * A Unix that is asked for pages in the middle of its work gives them, by its own choice and in
  * time, and prints what it prints unasked: on an exokernel by revocation, in a virtual machine by
- * the balloon. Neither kernel nor hypervisor is found in an unsound state meanwhile.
+ * the balloon. What is taken by force costs those their lives who had it, and nobody is given wrong
+ * memory. Neither kernel nor hypervisor is found in an unsound state meanwhile.
  */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -9,9 +10,13 @@ import { auditAll } from '../../../check/invariants/index.ts';
 import { Raw } from '../../../check/invariants/raw.ts';
 import { Exokernel } from '../../../kernel/exokernel/exokernel.ts';
 import { measure, type Outcome, type Spec, WORK } from '../../../lab/unix-revocation.ts';
+import type { Program } from '../../../libos/unix/process.ts';
+import { PROGRAMS } from '../../../libos/unix/programs/index.ts';
 import { violations } from '../../hypervisor/invariants.ts';
 import { LONG } from '../../tiers.ts';
+import { print } from './real.ts';
 
+const PAGE = 4096;
 const RUNS = LONG ? 60 : 5;
 const THIRD = WORK.quota / 3;
 
@@ -85,4 +90,71 @@ describe('what goes first', () => {
     expect(most.given).toBeLessThan(450);
     expect(most.output).toBe(quiet.output);
   });
+});
+
+// ---- by force -----------------------------------------------------------------------------------
+
+const HEAP = 50; // pages
+
+/** Writes its pages and looks at them again, time after time; says whether they held. */
+const checker: Program = {
+  name: 'checker',
+  *main(process) {
+    const { port } = process;
+    const pages = yield* process.heap(HEAP * PAGE);
+    let wrong = 0;
+    for (let round = 1; round <= 6; round++) {
+      for (let n = 0; n < HEAP; n++) yield* port.store(pages + n * PAGE, round * 1000 + n);
+      if (port.work(30_000) === undefined) yield* port.fault();
+      for (let n = 0; n < HEAP; n++) {
+        if ((yield* port.load(pages + n * PAGE)) !== round * 1000 + n) wrong++;
+      }
+    }
+    yield* print(process, 2, wrong === 0 ? 'held\n' : `wrong ${wrong}\n`);
+    return 0;
+  },
+};
+
+const CHECKED: Spec = {
+  mode: 'exokernel',
+  files: { few: WORK.files['few'] ?? '' },
+  script: 'checker | checker | checker; checker; sort few > sorted; sync; wc -l < sorted; echo end',
+  quota: 500,
+  swap: 200,
+  minimum: 100,
+  programs: [...PROGRAMS, checker],
+  slice: 50_000,
+};
+
+test('pages taken by force, at any moment, any of them: who lost some ends, nobody is wrong', () => {
+  const alone = measure(CHECKED);
+  expect(alone.output).toBe('held\nheld\nheld\nheld\n300\nend\n');
+  let [ended, lived] = [0, 0];
+  const moments = fc.record({
+    at: fc.double({ min: 0.15, max: 0.9, noNaN: true }),
+    from: fc.double({ min: 0.05, max: 0.55, noNaN: true }),
+    pages: fc.constantFrom(20, 60, 150),
+  });
+  fc.assert(
+    fc.property(moments, ({ at, from, pages }) => {
+      const asking = { at: Math.floor(at * alone.ended), pages, how: 'force', from } as const;
+      const got = measure({ ...CHECKED, watch, asking });
+      expect(got.taken).toBe(pages);
+      const lines = got.output.trimEnd().split('\n');
+      const killed = lines.filter((line) => /^unix: .*(by force|out of memory)$/.test(line));
+      const rest = lines.filter((line) => !killed.includes(line) && !/^(held|300|end)$/.test(line));
+      // What the dead no longer did is told by those who missed it, and that is all.
+      for (const line of rest)
+        expect(line, got.output).toMatch(/^(0|$|.*: (Input\/output|No such file).*)$/);
+      ended += killed.length;
+      lived += lines.filter((line) => line === 'held').length;
+    }),
+    {
+      numRuns: LONG ? 100 : 8,
+      endOnFailure: !LONG,
+      examples: [[{ at: 0.4, from: 0.2, pages: 20 }]], // some are ended, others live
+    },
+  );
+  expect(ended).toBeGreaterThan(0);
+  expect(lived).toBeGreaterThan(0);
 });
