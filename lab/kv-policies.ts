@@ -32,7 +32,8 @@ const SCANNED_A_ROUND = 100;
 const ASK = 32; // pages of one revocation
 const DEADLINE = 50_000_000; // cycles
 const POLL = 20_000; // cycles
-const BROKER_ROW = 2;
+/** Row of the broker's environment: the second tenant's. */
+export const BROKER_ROW = 2;
 const LIMIT = 1e13; // cycles
 
 export interface Phase {
@@ -122,7 +123,14 @@ function* isLess(count: number, limit: number): Op<boolean> {
 }
 
 /** Has REVOKE over all tenants. When it is told to, it takes pages from the first, by asking. */
-class Broker extends LibOS {
+export class Broker extends LibOS {
+  readonly #pages: number;
+
+  constructor(port: LibOS['port'], pages = REVOKED) {
+    super(port);
+    this.#pages = pages;
+  }
+
   override *main(self: number, _root: number, _middle: number, leaf: number): Op<void> {
     const { sys, port } = this;
     const accounts = yield* port.load(Start.infoPage * PAGE + Info.accountPage * 4);
@@ -132,7 +140,7 @@ class Broker extends LibOS {
     const { events } = countsOf(self);
     const row = view * PAGE + Account.words * 4;
     const pages = yield* port.load(Start.infoPage * PAGE + Info.pages * 4);
-    for (let left = REVOKED + idle; left > 0; left -= ASK) {
+    for (let left = this.#pages + idle; left > 0; left -= ASK) {
       const count = Math.min(ASK, left);
       const { status } = yield* sys.revoke(1, 0, 2, { first: 0, pages }, count, DEADLINE);
       if (status !== Status.ok) throw new Error(`refused: ${status}`);

@@ -21,6 +21,7 @@ import { completions, connect, doorbell, lookAround } from './disk.ts';
 import { startFree } from './free-pages.ts';
 import {
   admit,
+  cannotLimit,
   dropShell,
   endVm,
   type Guest,
@@ -44,6 +45,7 @@ import {
   askNoMore,
   block,
   hopeless,
+  lowerLimit,
   reclaim,
   stepDown,
   unblock,
@@ -251,6 +253,16 @@ export class Hypervisor implements Supervisor, Monitor {
       }
       ask(this.state, vm, pages);
       return null;
+    });
+  }
+
+  /** Lets a virtual machine hold so many pages: what it has beyond is swapped, whichever it hits. */
+  limit(vm: number, pages: number): Refusal | null {
+    return this.#about(vm, (is) => {
+      if (is === VmState.shell || is === VmState.stopped) return refuse('it does not run');
+      const no = cannotLimit(this.state, vm, pages);
+      if (no === null) lowerLimit(this.state, vm, pages);
+      return no;
     });
   }
 

@@ -161,6 +161,16 @@ export function admit(state: State, guest: Guest): Refusal | null {
   return null;
 }
 
+/** Why `vm`'s limit cannot become `pages`; null if it can. */
+export function cannotLimit(state: State, vm: number, pages: number): Refusal | null {
+  const { vm: row } = state;
+  const [all, reservation] = [row.get(vm, Vm.pages), row.get(vm, Vm.reservation)];
+  if (state.config.swap === undefined) return refuse('a limit takes a swap area');
+  const least = Math.max(LEAST_PAGES, reservation);
+  if (Number.isInteger(pages) && pages >= least && pages <= all) return null;
+  return refuse(`a limit of ${pages} pages: give ${least} to ${all}`);
+}
+
 /** Makes row `vm` a virtual machine that is ready to run. Refused: memory is used up. */
 export function makeVm(state: State, vm: number, guest: Guest): Refusal | null {
   const { vm: row } = state;

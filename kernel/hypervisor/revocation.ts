@@ -48,6 +48,7 @@ export function reclaim(state: State): void {
   const asks = state.config.taking === 'balloon';
   if (asks) balance(state);
   if (state.config.swap === undefined) return;
+  if (state.get(Cpu.tight) !== 0) tighten(state);
   const free = soonFree(state);
   const taking = state.get(Cpu.taking) !== 0;
   const enough = asks ? SOFT : HIGH;
@@ -62,6 +63,26 @@ export function reclaim(state: State): void {
     if (state.get(Cpu.waiters) > 0 && state.get(Cpu.leaving) === 0) takeKept(state);
     return;
   }
+}
+
+/** From now on `vm` may hold so many pages. */
+export function lowerLimit(state: State, vm: number, pages: number): void {
+  state.vm.put(vm, Vm.limit, pages);
+  state.put(Cpu.tight, 1);
+}
+
+/** Whoever holds more than he may loses some; in steps, as all that is taken. */
+function tighten(state: State): void {
+  const { vm: row } = state;
+  let over = false;
+  for (let vm = 0; vm < row.rows; vm++) {
+    if (!isThere(state, vm)) continue;
+    for (let n = 0; n < STEP && keeps(state, vm) > row.get(vm, Vm.limit); n++) {
+      if (!takeOne(state, vm, false)) break;
+    }
+    over ||= keeps(state, vm) > row.get(vm, Vm.limit);
+  }
+  if (!over) state.put(Cpu.tight, 0);
 }
 
 /**

@@ -187,6 +187,7 @@ export const Cpu = {
   asking: 62, // 1: guests are asked, from the soft mark until the high one
   asked: 63, // pages that the watermarks ask for, of all guests
   nextLook: 64, // two words: when it is looked at what they gave
+  tight: 66, // 1: somebody's limit was lowered, and he may hold more
   queueOwners: 54, // DISK_QUEUES words: row + 1 that a queue of the disk is passed through to
   blocks: 72, // ORDERS words, per order: first free block of so many pages + 1
   words: 91,

@@ -181,6 +181,28 @@ describe('below the soft mark', () => {
   });
 });
 
+test('a limit that is lowered: what is beyond goes, and comes back when it is needed', () => {
+  const { w, run } = scene([keeping(1, false)], {});
+  run(8_000_000);
+  const held = w.vm(0, Vm.held);
+  expect(w.hypervisor.limit(0, held - 12)).toBe(null);
+  for (const [pages, why] of [
+    [15, /give 16 to 120/],
+    [121, /give 16 to 120/],
+    [20.5, /20.5 pages/],
+  ] as const) {
+    expect(w.hypervisor.limit(0, pages)?.refused).toMatch(why);
+  }
+  run(10_000_000);
+  expect(w.vm(0, Vm.held)).toBeLessThanOrEqual(held - 12);
+  expect(w.vm(0, Vm.swapped)).toBeGreaterThanOrEqual(12);
+  expect(w.cpu(Cpu.swapIns)).toBeGreaterThan(0);
+  w.machine.run();
+  expect(said(w, 1)).toContain(`${HOLDS} pages, 0 wrong`);
+  const dry = world([keeping(1, true)], SPARE, {});
+  expect(dry.hypervisor.limit(3, 50)?.refused).toMatch(/no virtual machine 3/);
+});
+
 test('any mix of guests, any pressure: pages add up, contents are what they were', () => {
   const kinds = fc.array(
     fc.record({
