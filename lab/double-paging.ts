@@ -5,8 +5,8 @@
  *
  * - an exokernel asks, and the library gives the frames that it needs least;
  * - a hypervisor asks the same of the kernel in its guest, by a balloon;
- * - a hypervisor takes pages blindly, to a swap area of its own, and tells nobody: the program goes on
- *   paging in memory that it believes to have (double paging; Goldberg and Hassinger 1974).
+ * - a hypervisor takes pages blindly, to a swap area of its own, and tells nobody: the program goes
+ *   on paging in memory that it believes to have (double paging; Goldberg and Hassinger 1974).
  *
  *     npx tsx lab/double-paging.ts
  */
@@ -77,7 +77,7 @@ export interface Outcome {
   readonly frames: number; // at the end
 }
 
-/** A program that pages. Each block counts its stores, and all are held against what they must be. */
+/** A program that pages. Each block counts its stores; all are held against what they must be. */
 class Pager extends LibOS {
   readonly #pattern: Pattern;
   readonly #phase: (which: 'before' | 'after', counts: CacheCounts, frames: number) => void;

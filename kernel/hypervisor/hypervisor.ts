@@ -256,7 +256,7 @@ export class Hypervisor implements Supervisor, Monitor {
     });
   }
 
-  /** Lets a virtual machine hold so many pages: what it has beyond is swapped, whichever it hits. */
+  /** Lets a virtual machine hold so many pages: what it has beyond is swapped, blindly. */
   limit(vm: number, pages: number): Refusal | null {
     return this.#about(vm, (is) => {
       if (is === VmState.shell || is === VmState.stopped) return refuse('it does not run');

@@ -1,11 +1,11 @@
-/** The table of double paging: who may choose loses as much asked in either way, and less than blindly. */
+/** The table of double paging: who may choose loses as much asked in either way, and less. */
 import { expect, test } from 'vitest';
 
 import { measure, PATTERNS, pagingTable } from '../../lab/double-paging.ts';
 
 const zipf = PATTERNS['zipf'] ?? (() => 0);
 
-test('asked by an exokernel or by a balloon: the same refaults; blindly: more of everything', () => {
+test('asked by an exokernel or a balloon: the same refaults; blindly: more of all', () => {
   const [asked, balloon] = [measure('exokernel asks', zipf), measure('balloon', zipf)];
   const [alone, blind] = [measure('vm, nobody', zipf), measure('blind swap', zipf)];
   expect([asked.frames, balloon.frames, blind.frames]).toEqual([96, 96, 128]);
