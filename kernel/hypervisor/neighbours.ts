@@ -16,7 +16,7 @@ import { unpin } from './free-pages.ts';
 import { type PageTypes, Shared } from './page-types.ts';
 import { handOver } from './pages.ts';
 import { interrupt } from './slices.ts';
-import { Page, type State, Vm, VmState } from './state.ts';
+import { Page, type State, Vm } from './state.ts';
 
 /** Words of an offer. */
 export const Offer = { flags: 0, to: 1, page: 2, words: 4 } as const;
@@ -92,13 +92,11 @@ export class Neighbours {
 
   // ---- who is who -------------------------------------------------------------------------------
 
-  /** Row of a machine that lives, by its number; -1: there is none, or it is `self`. */
+  /** Row of a machine by its number, which it has as long as it lives; -1: none, or `self`. */
   #row(number: number, self: number): number {
     if (number <= 0) return -1;
     const vm = (number - 1) % this.#state.vm.rows;
-    const is = this.#state.vm.get(vm, Vm.state);
-    const gone = is === VmState.free || is === VmState.stopped || is === VmState.dying;
-    return gone || vm === self || this.#number(vm) !== number ? -1 : vm;
+    return vm === self || this.#number(vm) !== number ? -1 : vm;
   }
 
   #number(vm: number): number {

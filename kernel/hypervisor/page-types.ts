@@ -362,7 +362,7 @@ export class PageTypes {
 
   /** Whether a neighbour's page could stand at `page`. */
   isVacant(page: number): boolean {
-    return page < this.#pages - 1 && this.behind(page) < 0 && isVacant(this.#state, this.#vm, page);
+    return page < this.#pages && this.behind(page) < 0 && isVacant(this.#state, this.#vm, page);
   }
 
   /** Whether a host page has a name here. */

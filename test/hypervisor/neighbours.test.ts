@@ -14,6 +14,7 @@ import { PAGE_BYTES } from '../../machine/units.ts';
 import type { NeighbourPort } from '../../machine/machine.ts';
 import { Cause } from '../../kernel/supervisor.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import { Batch, Call } from '../../kernel/hypervisor/hypercalls.ts';
 import { Offer } from '../../kernel/hypervisor/neighbours.ts';
 import { Shared } from '../../kernel/hypervisor/page-types.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
@@ -34,8 +35,8 @@ const guest = (supervisor: Script, body: Body, channel: number): Guest => ({
   supervisor,
   images: [body],
   pages: PAGES,
-  firstBlock: 0,
-  blocks: 0,
+  firstBlock: 4 * channel,
+  blocks: 4,
   channel,
   translation: 'paravirt',
 });
@@ -54,7 +55,7 @@ function world(guests: readonly Guest[], rows = 3): World {
   const machine = new PhysicalMachine({
     pages: 1024,
     images: [],
-    medium: new RamMedium(8),
+    medium: new RamMedium(16),
     output: (_channel, bytes) => (said += new TextDecoder().decode(bytes)),
   });
   const hypervisor = new Hypervisor({ ...CONFIG, rows }, guests);
@@ -235,6 +236,42 @@ describe('grants', () => {
       [a((n) => (n.expect(3, B, from), true)), b((n) => n.map(A, 3, from, false))],
     ],
     [
+      'a page is handed over where one was expected, once',
+      [
+        a((n) => (n.expect(3, B, from), true)),
+        b((n) => n.transfer(A, 3, 20)),
+        a((_n, s) => (s.machine.balloon.give(from), true)),
+        b((n) => n.transfer(A, 3, 21)),
+      ],
+    ],
+    [
+      'another neighbour’s page stands there',
+      [
+        offered(true),
+        a((n) => (n.offer(4, B, 51, true), true)),
+        b((n) => n.map(A, 3, from, true) && n.map(A, 4, from, true)),
+      ],
+    ],
+    [
+      'a device has put something there',
+      [
+        offered(true),
+        b((_n, s) => {
+          s.machine.disk.submit({ tag: 1, write: false, block: 0, pages: [from] });
+          return true;
+        }),
+        b((n) => n.map(A, 3, from, true)),
+      ],
+    ],
+    [
+      'its entry is far out',
+      [offered(true), b((n) => n.map(A, 2 ** 24, from, true) || n.map(A, -(2 ** 24), from, true))],
+    ],
+    [
+      'a negative page is offered',
+      [a((n) => (n.offer(3, B, -5, true), true)), b((n) => n.map(A, 3, from, true))],
+    ],
+    [
       'a page of a neighbour is offered on',
       [
         offered(true),
@@ -322,6 +359,25 @@ describe('grants', () => {
       expect(w.said()).toContain(why);
       expect([w.peek(0)(50 * PAGE_BYTES), w.state(0)]).toEqual([5, VmState.waiting]);
     }
+  });
+
+  test('a batch that names a page that may only be read does not write it', () => {
+    const { came, w } = play([
+      offered(false),
+      b((n) => n.map(A, 3, EMPTY, false)),
+      b((_n, s, world_) => {
+        const paging = world_.hypervisor.machines[1]?.paging;
+        const page = paging instanceof ParavirtPaging ? paging.types.shared(Shared.calls) : 0;
+        const { memory } = world_.machine;
+        [Call.update, EMPTY * PAGE_BYTES, 99].forEach((word, n) => {
+          memory.put(page * PAGE_BYTES + (Batch.elements + n) * 4, word);
+        });
+        memory.put(page * PAGE_BYTES + Batch.count * 4, 1);
+        return (s.machine.loadUser(0x4000) ?? 0) >= 0;
+      }),
+    ]);
+    expect(came.slice(0, 2)).toEqual([true, true]);
+    expect([w.state(1), w.peek(0)(50 * PAGE_BYTES)]).toEqual([VmState.stopped, 5]);
   });
 
   test('what is mapped is no table of its owner, no balloon takes it, no device reaches it', () => {
@@ -671,6 +727,11 @@ describe('ports', () => {
   });
 
   test.each([
+    [
+      'a port of its own that is taken',
+      [...joined, a((n) => n.listen(5, B)), b((n) => n.connect(9, A, 5))],
+    ],
+    ['a port to itself', [a((n) => n.listen(4, A))]],
     ['a port that is not connected', [b((n) => n.send(9))]],
     ['a port that only awaits', [b((n) => n.listen(9, A)), b((n) => n.send(9))]],
     ['a port that nobody awaits', [b((n) => n.connect(9, A, 4))]],
@@ -687,6 +748,14 @@ describe('ports', () => {
     ],
   ] as [string, readonly Turn[]][])('are refused: %s', (_name, turns) => {
     expect(results(turns).at(-1)).toBe(false);
+  });
+
+  test('a port whose other end is gone is free', () => {
+    const { came } = play(
+      [...joined, a((n) => n.send(4)), a((n) => n.close(4)), a((n) => n.listen(4, B))],
+      { after: joined.length, act: (w) => expect(w.hypervisor.destroy(1)).toBe(null) },
+    );
+    expect(came.slice(joined.length)).toEqual([false, false, false]);
   });
 
   test('what a guest writes into its page of events is its own affair', () => {
