@@ -265,14 +265,11 @@ export class Neighbours {
     return true;
   }
 
-  /** Row and port at the other end; row -1: there is none, or it is not ours. */
+  /** Row and port at the other end; row -1: there is none. Both ends come and go together. */
   #other(vm: number, ports: Table, port: number): readonly [vm: number, port: number] {
     const remote = ports.get(port, Port.remote) - 1;
     const peer = remote < 0 ? -1 : this.#row(ports.get(port, Port.peer), vm);
-    const theirs = peer < 0 ? null : this.#ports(peer);
-    if (theirs === null) return [-1, 0];
-    const ours = theirs.get(remote, Port.peer) === this.#number(vm);
-    return [ours && theirs.get(remote, Port.remote) === port + 1 ? peer : -1, remote];
+    return [peer, remote];
   }
 
   #signal(vm: number, port: number): void {

@@ -718,12 +718,28 @@ describe('ports', () => {
         ...joined,
         a((n) => (n.mask(1 << 4), true)),
         b((n) => n.send(9)),
+        a(() => true),
         a((n, s, w) => n.take() * 10 + Number(heard(n, s, w))),
         a((n) => (n.mask(0), n.take())),
         b((n) => n.send(9)),
         a((n) => n.take()),
       ]).slice(joined.length),
-    ).toEqual([true, true, 0, 1 << 4, true, 1 << 4]);
+    ).toEqual([true, true, true, 0, 1 << 4, true, 1 << 4]);
+  });
+
+  test('a port that is signalled already tells nobody again', () => {
+    expect(
+      results([
+        ...joined,
+        b((n) => n.send(9)),
+        a(() => true),
+        a(heard),
+        b((n) => n.send(9)),
+        a(() => true),
+        a(heard),
+        a((n) => n.take()),
+      ]).slice(joined.length),
+    ).toEqual([true, true, 1, true, true, 0, 1 << 4]);
   });
 
   test.each([
