@@ -145,7 +145,16 @@ function perform(
       listener?.(event, layer, now);
     };
   }
-  const halted = drive(built, spec.limit, alive, observer, eyesOf(tenants[0] ?? 1));
+  const rowOf = (tenant: number): number => (revokesNothing(mode) ? 1 : place(tenant) + 1);
+  const told = witness;
+  const isOver = (tenant: number): boolean => {
+    if (told.loops(tenant, rowOf(tenant))) return true;
+    return eyesOf(tenant).env(rowOf(tenant), Env.state) === EnvState.zombie;
+  };
+  // What is left are tenants that get nowhere: nothing more would be seen.
+  const isVain = (): boolean =>
+    tenants.some((tenant) => told.loops(tenant, rowOf(tenant))) && tenants.every(isOver);
+  const halted = drive(built, spec.limit, alive, observer, eyesOf(tenants[0] ?? 1), isVain);
   machine.hart.settle();
 
   const { counters } = machine.hart;
@@ -153,7 +162,7 @@ function perform(
   const layers = [0, 1, 2, USER_LAYER];
   return {
     results: tenants.map((tenant) => {
-      const row = revokesNothing(mode) ? 1 : place(tenant) + 1; // of its first environment
+      const row = rowOf(tenant); // of its first environment
       const text = output.get(tenant) ?? '';
       return resultOf(built, tenant, row, eyesOf(tenant), witness, halted, text);
     }),
@@ -182,13 +191,14 @@ function parametersOf({ memory, slice, seed, touched = false }: RunSpec): Parame
   };
 }
 
-/** Runs until nothing is left to do, or to the limit: then false. */
+/** Runs until nothing is left to do; or in vain, or to the limit: then false. */
 function drive(
   built: Built,
   limit: number,
   alive: () => void,
   observer: Observer | null,
   eyes: Eyes,
+  isVain: () => boolean,
 ): boolean {
   const { machine } = built;
   const step = observer === null ? STEP : Math.min(STEP, observer.every);
@@ -198,6 +208,7 @@ function drive(
     const stop = machine.run(Math.min(until, limit));
     observer?.look(built, eyes, machine.now());
     if (stop === 'halted') return true;
+    if (isVain()) return false;
     until = Math.max(until, Math.floor(machine.now() / step) * step);
   }
   return false;
@@ -233,6 +244,10 @@ function resultOf(
     return { ...result, fate: 'failed', account };
   }
   if (state === EnvState.zombie) return { ...result, fate: 'ended', account: texts };
+  if (witness.loops(tenant, row)) {
+    const account = [...texts, witness.loopText(tenant, row)];
+    return { ...result, fate: 'runs', account };
+  }
   const at = witness.whereabouts(tenant, row);
   const last = at === '' ? '' : `; its last step: ${at}`;
   if (halted) {

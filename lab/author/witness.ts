@@ -19,6 +19,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const STEPS = 10; // remembered of each environment
 const REFUSALS = 200; // different ones remembered of each tenant
 const PAGE = 4096;
+const LOOPS = 10_000; // faults at one address, one after the other: its handler mends nothing
 const FRAMES = 30; // of a stack trace: enough to come from a stub through a library to its user
 /** No refusals: success, a step of a longer call, and the end of a wait. */
 const NO_REFUSALS: readonly number[] = [Status.ok, Status.again, Status.interrupted];
@@ -52,6 +53,7 @@ class Memory {
   words: readonly number[] = []; // of the call that waits for its answer
   call: Step | null = null;
   fault: { readonly cause: number; readonly address: number; readonly step: Step } | null = null;
+  again = 0; // faults in a row at that address, and no call in between that was not refused
   /** the last instruction that trapped: if its trap was left pending, there `yield*` is missing */
   trapped: Step | null = null;
 
@@ -128,6 +130,31 @@ export class Witness {
     this.#bury(memory, [why]);
   }
 
+  /** Whether an environment faults at one address again and again. */
+  loops(owner: number, context: number): boolean {
+    return (this.#memories.get(`${owner}/${context}`)?.again ?? 0) >= LOOPS;
+  }
+
+  /** What is to be said of one that does. */
+  loopText(owner: number, context: number): string {
+    const memory = this.#memories.get(`${owner}/${context}`);
+    if (memory === undefined) return '';
+    const [what = '', ...about] = this.#faultText(memory);
+    return [
+      `tenant ${owner} faults at one address for ever: ${what.replace(/^uncaught /, '')}`,
+      ...about.map((line) => `  ${line}`),
+      `  ${number(memory.again + 1)} times in a row: its handler returns true, and has mended nothing`,
+      ...this.#lastRefusals(owner).map((line) => `  ${line}`),
+    ].join('\n');
+  }
+
+  #lastRefusals(owner: number): string[] {
+    const refused = this.refusals(owner).slice(-2);
+    if (refused.length === 0) return [];
+    const texts = refused.map(({ text, count }) => times(text, count).replace(/^/gm, '  '));
+    return ['it had been refused:', ...texts.join('\n').split('\n')];
+  }
+
   /** Where an environment that still exists stands: its last call and the line of it. */
   whereabouts(owner: number, context: number): string {
     const memory = this.#memories.get(`${owner}/${context}`);
@@ -189,7 +216,10 @@ export class Witness {
     memory.trapped = step;
     memory.call = isCall ? step : null;
     memory.words = words;
-    if (!isCall) memory.fault = { cause, address: tval, step };
+    if (!isCall) {
+      memory.again = memory.fault?.address === tval ? memory.again + 1 : 0;
+      memory.fault = { cause, address: tval, step };
+    }
     // Its own end, with a status that says failure: what a handler that gives up does.
     const own = words[0] === Call.envDestroy && envIndex(words[1] ?? -1) === context;
     if (isCall && own && words[3] !== 0) {
@@ -208,6 +238,7 @@ export class Witness {
     step.answer =
       ok && status === Status.ok ? ` = ${value}` : ` = ${statusName(status)} (${value})`;
     if (!ok) this.#refuse(memory, step, status, value);
+    else if (status === Status.ok) memory.again = 0;
   }
 
   #refuse(memory: Memory, step: Step, status: number, argument: number): void {
@@ -366,16 +397,12 @@ export class Witness {
         `    ${number(step.at).padStart(12)}  ${step.text}${step.answer}` +
         this.#place(step.trace, '  '),
     );
-    const refused = this.refusals(owner)
-      .slice(-2)
-      .flatMap(({ text, count }) => [times(text, count)]);
     const text = [
       `environment row ${context} of tenant ${owner}: ${why[0] ?? 'died'}`,
       ...why.slice(1).map((line) => `  ${line}`),
       ...(steps.length === 0 ? [] : [`  its last ${steps.length} steps of ${total}, by cycle:`]),
       ...listed,
-      ...(refused.length === 0 ? [] : ['  it had been refused:']),
-      ...refused.map((line) => line.replace(/^/gm, '    ')),
+      ...this.#lastRefusals(owner).map((line) => `  ${line}`),
     ].join('\n');
     const all = this.#obituaries.get(owner);
     if (all === undefined) this.#obituaries.set(owner, [{ context, exit, text }]);
