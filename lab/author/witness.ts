@@ -53,7 +53,7 @@ class Memory {
   words: readonly number[] = []; // of the call that waits for its answer
   call: Step | null = null;
   fault: { readonly cause: number; readonly address: number; readonly step: Step } | null = null;
-  again = 0; // faults in a row at that address, and no call in between that was not refused
+  again = 0; // faults in a row at that address, no call in between but refused ones
   /** the last instruction that trapped: if its trap was left pending, there `yield*` is missing */
   trapped: Step | null = null;
 
