@@ -140,10 +140,11 @@ export class Witness {
     const memory = this.#memories.get(`${owner}/${context}`);
     if (memory === undefined) return '';
     const [what = '', ...about] = this.#faultText(memory);
+    const count = number(memory.again + 1);
     return [
       `tenant ${owner} faults at one address for ever: ${what.replace(/^uncaught /, '')}`,
       ...about.map((line) => `  ${line}`),
-      `  ${number(memory.again + 1)} times in a row: its handler returns true, and has mended nothing`,
+      `  ${count} times in a row: its handler returns true, and has mended nothing`,
       ...this.#lastRefusals(owner).map((line) => `  ${line}`),
     ].join('\n');
   }
