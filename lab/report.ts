@@ -170,6 +170,10 @@ export function why(results: readonly Result[], profile: CostProfile): string {
     ['vm', 'bare'],
     ['exokernel', 'vm'],
     ['exokernel-in-vm', 'exokernel'],
+    ['vm-shadow', 'vm-nested'],
+    ['vm-paravirt', 'vm-nested'],
+    ['vm-paravirt', 'vm-shadow'],
+    ['vm-in-vm', 'vm'],
   ];
   for (const [to, from] of pairs) {
     const both = workloads.flatMap((workload) => {
@@ -214,7 +218,8 @@ function sentence(to: Mode, from: Mode, most: Pair, least: Pair, profile: CostPr
 
 const signed = (n: number): string => `${n < 0 ? '-' : '+'}${number(Math.abs(n))}`;
 
-export const legend = (modes: readonly Mode[]): string =>
-  ALL_MODES.filter((mode) => modes.includes(mode))
-    .map((mode) => `  ${mode.padEnd(16)} ${MODE_TITLES[mode]}`)
-    .join('\n');
+export function legend(modes: readonly Mode[]): string {
+  const listed = ALL_MODES.filter((mode) => modes.includes(mode));
+  const width = Math.max(15, ...listed.map(({ length }) => length));
+  return listed.map((mode) => `  ${mode.padEnd(width)}  ${MODE_TITLES[mode]}`).join('\n');
+}

@@ -153,7 +153,8 @@ async function runCompare(options: CompareOptions, terminal: Terminal): Promise<
   );
   const { results, mismatches } = await compare(spec);
   if (terminal.redraws) terminal.err('\r\x1b[K');
-  terminal.out(`${table(results)}\n\n${why(results, spec.profile)}\n`);
+  const because = why(results, spec.profile);
+  terminal.out(`${table(results)}\n${because === '' ? '' : `\n${because}\n`}`);
   if (options.exits === true) terminal.out(`\n${exitTable(results)}\n`);
   if (options.json !== undefined) writeWhole(options.json, json(spec, results));
   const wrong = results.filter(({ verified }) => !verified).length;
