@@ -259,6 +259,77 @@ describe('shadow tables', () => {
     );
   });
 
+  // Each kind of fence after each kind of change: a table of the last level goes out of sync at the
+  // first store to it, one above it stays guarded, and what hung on the entry is not used again.
+  const fences: [string, (s: Script) => void][] = [
+    ['a page', (s) => s.machine.fence(1, 4)],
+    ['a page of all spaces', (s) => s.machine.fence(undefined, 4)],
+    ['a space', (s) => s.machine.fence(1)],
+    ['everything', (s) => s.machine.fence()],
+  ];
+  const changes: [string, (s: Script, n: number) => void][] = [
+    [
+      'the last level',
+      (s, n) => {
+        const value = pte(40 + (n % 2), RW);
+        s.machine.writePtes([{ table: s.spaceOf(1).leaf, index: 4, value }]);
+      },
+    ],
+    [
+      'the level above it',
+      (s, n) => {
+        const table = n % 2 === 0 ? s.spaceOf(1).leaf : 42;
+        s.machine.writePtes([{ table: s.spaceOf(1).middle, index: 0, value: pte(table, PTE_V) }]);
+      },
+    ],
+    [
+      'the root',
+      (s, n) => {
+        const table = n % 2 === 0 ? s.spaceOf(1).middle : 43;
+        s.machine.writePtes([{ table: s.spaceOf(1).root, index: 0, value: pte(table, PTE_V) }]);
+      },
+    ],
+  ];
+  for (const [what, change] of changes) {
+    test.each(fences)(`a change of ${what} holds as of the next fence of %s`, (_name, fence) => {
+      const script = new Script({
+        boot: (s) => {
+          s.space(1);
+          s.map(1, 4, RW, 40);
+          // Another page, another table of the last level, another above it: all lead to page 41.
+          for (const page of [40, 41]) s.machine.store(page * PAGE_BYTES, page);
+          s.machine.writePtes([
+            { table: 42, index: 4, value: pte(41, RW) },
+            { table: 43, index: 0, value: pte(42, PTE_V) },
+          ]);
+          s.start(1);
+        },
+        trap: (s, { cause }) => {
+          if (cause !== Cause.environmentCall) return false;
+          const n = s.machine.contexts.argument(1, 0);
+          s.note(s.machine.loadUser(0x4000) ?? -1);
+          change(s, n + 1);
+          fence(s);
+          s.note(s.machine.loadUser(0x4000) ?? -1);
+          s.machine.contexts.setResult(1, 0);
+          return true;
+        },
+      });
+      const seen: number[] = [];
+      const body = program(function* (port) {
+        for (let n = 0; n < 6; n++) {
+          seen.push(yield* port.load(0x4000));
+          yield* port.call(n);
+        }
+      });
+      const w = world([guest(script, body)]);
+      expect(watched(w, [0])).toEqual([]);
+      const notes = Script.notes((pa) => w.hypervisor.machines[0]?.peek(pa) ?? 0);
+      expect(seen).toEqual([40, 41, 40, 41, 40, 41]);
+      expect(notes).toEqual([40, 41, 41, 40, 40, 41, 41, 40, 40, 41, 41, 40]);
+    });
+  }
+
   test('a guest without sense is stopped or lives, and its neighbour sees nothing', () => {
     const entry = fc.record({
       table: fc.integer({ min: 0, max: PAGES + 3 }),
