@@ -119,8 +119,9 @@ export interface Paging {
   /**
    * satp stands at `space` again, uncharged: the guest's handler was rolled back, its tables with
    * it, or the guest was restored. What was derived from its tables is to be forgotten.
+   * @param program privilege of the program that goes on; null: its supervisor does
    */
-  restore(space: AddressSpace): void;
+  restore(space: AddressSpace, program: Privilege | null): void;
   /** Forgets it, before the guest goes on: the hypervisor may have to wait for its own memory. */
   renew(): void;
   /** Whether what made the hart fault, under this guest, was the hypervisor's and is mended. */

@@ -33,7 +33,7 @@ import {
 } from './page-types.ts';
 import { type Guest, type Refusal, refuse } from './life.ts';
 import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
-import { type Exit, type HypervisorConfig, Runs, type State, Vm } from './state.ts';
+import { type Exit, type HypervisorConfig, Runs, runsOf, type State, Vm } from './state.ts';
 
 /** A guest's registers that an upcall writes: scause, sepc, stval, sstatus. */
 const TRAP_REGISTERS = 4;
@@ -62,6 +62,7 @@ export class ParavirtPaging implements Paging {
   #mode: number = Runs.supervisor; // and what runs under it
   #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
   #restored = false; // a handler was rolled back: to be made good
+  #goesOn: number = Runs.supervisor;
 
   constructor(guest: GuestPort, state: State, types: PageTypes, neighbours: Neighbours) {
     this.#guest = guest;
@@ -482,7 +483,8 @@ export class ParavirtPaging implements Paging {
   }
 
   /** What its handler changed is undone, types and tables with it; it has the trap, again. */
-  restore(space: AddressSpace): void {
+  restore(space: AddressSpace, program: Privilege | null): void {
+    this.#goesOn = runsOf(program);
     this.#space = space;
     this.#guest.hart.forgetTranslations();
     this.#restored = true;
@@ -491,7 +493,7 @@ export class ParavirtPaging implements Paging {
   renew(): void {
     if (!this.#restored) return;
     this.#guest.outside(() => {
-      this.#state.vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
+      this.#state.vm.put(this.#guest.vm, Vm.runs, this.#goesOn);
     });
     this.#restored = false;
   }

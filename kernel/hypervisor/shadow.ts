@@ -17,7 +17,7 @@ import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
 import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
 import { BARE, type Filled, type Noting, type ShadowPages, ShadowTables } from './shadow-tables.ts';
-import { Runs, type State, Vm } from './state.ts';
+import { Runs, runsOf, type State, Vm } from './state.ts';
 
 /** A guest's registers that an injected trap writes: scause, sepc, stval, sstatus. */
 const TRAP_REGISTERS = 4;
@@ -38,6 +38,7 @@ export class ShadowPaging implements Paging {
   #stored = false; // to a table, by the handler at hand
   // Since a handler was rolled back: to be made good, and whether it had stored to a table.
   #restored = false;
+  #goesOn: number = Runs.supervisor;
   #forgets = false;
   readonly #noting: Noting;
 
@@ -313,7 +314,8 @@ export class ShadowPaging implements Paging {
   }
 
   /** Its handler will be told the trap again, and has it: the hypervisor knows. */
-  restore(space: AddressSpace): void {
+  restore(space: AddressSpace, program: Privilege | null): void {
+    this.#goesOn = runsOf(program);
     this.#space = space;
     this.#restored = true;
     this.#forgets ||= this.#stored;
@@ -325,7 +327,7 @@ export class ShadowPaging implements Paging {
     this.#guest.outside(() => {
       if (this.#forgets || this.#tables.loose) this.#tables.forget();
       this.#tables.use(root, asid);
-      this.#state.vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
+      this.#state.vm.put(this.#guest.vm, Vm.runs, this.#goesOn);
     });
     this.#restored = false;
     this.#forgets = false;

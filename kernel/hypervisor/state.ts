@@ -139,6 +139,12 @@ export const Vm = {
 /** Its supervisor, told of a trap; a program, or one in its supervisor's privilege; its guest. */
 export const Runs = { supervisor: 0, user: 1, program: 2, guest: 3 } as const;
 
+/** What goes on, by the privilege of a program; null: its supervisor. */
+export const runsOf = (program: 'user' | 'supervisor' | null): number => {
+  if (program === null) return Runs.supervisor;
+  return program === 'user' ? Runs.user : Runs.program;
+};
+
 export const VmState = {
   free: 0,
   ready: 1,

@@ -593,11 +593,15 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#timer = saved.timer;
     this.#interrupts = saved.interrupts;
     this.contexts.resume(saved.contexts);
-    this.#paging.restore(saved.space);
+    const current = saved.current < 0 ? null : this.contexts.context(saved.current);
+    this.#paging.restore(saved.space, current === null ? null : this.privilegeOf(current));
     this.#paging.renew();
+    // It does not run yet: the hypervisor goes on.
+    this.#paging.outside();
+    this.hart.install(this.#host.regime());
     assert(supervisor.attach !== undefined, 'virtual machine: its supervisor can take it over');
     supervisor.attach(this);
-    this.vcpu.resume(saved.current < 0 ? null : this.contexts.context(saved.current));
+    this.vcpu.resume(current);
   }
 
   // ---- transactions: one delivery of one trap, undone if the supervisor must wait ---------------
@@ -695,7 +699,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     hart.settle();
     hart.rewind(hart.now() - hart.counters.restoreLayer(transaction.counts));
     if (this.#spec.accounts) hart.attribute(transaction.owner, hart.counters.layer);
-    this.#paging.restore(transaction.space);
+    this.#paging.restore(transaction.space, null);
     return transaction;
   }
 

@@ -11,6 +11,8 @@ import { Cause } from '../../kernel/supervisor.ts';
 import { Cpu, Vm, VmState } from '../../kernel/hypervisor/state.ts';
 import { Cell, Script } from '../machine/script.ts';
 import { good, patterns, PRIMES } from './guests.ts';
+import { LONG } from '../tiers.ts';
+import { shadowCost } from '../../kernel/hypervisor/shadow-tables.ts';
 import { violations } from './invariants.ts';
 import { SWAP_FIRST, world } from './world.ts';
 
@@ -27,35 +29,40 @@ describe('host swap', () => {
 
 describe('what was written comes back', () => {
   test('from shared pages, from the swap area, or both; nobody sees what another wrote', () => {
-    let [merged, broken, out] = [0, 0, 0];
+    let [merged, broken, out, begun] = [0, 0, 0, 0]; // `begun` anew, under shadow tables
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 10, maxLength: 40 }),
         fc.integer({ min: 1, max: 4 }),
         fc.boolean(),
         fc.boolean(),
-        (steps, kinds, sharing, short) => {
-          const guests = [1, 2, 3].map((n) =>
-            patterns(
+        fc.constantFrom('nested' as const, 'shadow' as const),
+        (steps, kinds, sharing, short, translation) => {
+          const how = translation === 'shadow' ? { translation, shadowPages: 16 } : {};
+          const guests = [1, 2, 3].map((n) => ({
+            ...patterns(
               n,
               20,
               kinds,
               steps.map((s) => s * n),
             ),
-          );
+            ...how,
+          }));
+          const tables = translation === 'shadow' ? 3 * shadowCost(16, 52) : 0;
           const config = { sliceCycles: 9_001, ...(sharing ? { sharing: 12 } : {}) };
-          const w = world(guests, short ? 66 : 250, config, 61);
+          const w = world(guests, (short ? 66 : 250) + tables, config, 61);
           w.machine.run(100_000_000);
           for (const channel of [1, 2, 3]) expect(w.output.get(channel)).toBe('0 wrong');
           expect(violations(w.machine, w.hypervisor)).toEqual([]);
           merged += w.cpu(Cpu.merged);
           broken += w.cpu(Cpu.broken);
           out += w.cpu(Cpu.swapOuts);
+          begun += translation === 'shadow' ? w.machine.hart.counters.totals().restarts : 0;
         },
       ),
-      { numRuns: 10 },
+      { numRuns: LONG ? 200 : 14 },
     );
-    expect(Math.min(merged, broken, out)).toBeGreaterThan(0);
+    expect(Math.min(merged, broken, out, begun)).toBeGreaterThan(0);
   });
 
   test('or its guest is told that the disk cannot give it back; nobody else notices', () => {

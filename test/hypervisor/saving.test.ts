@@ -15,6 +15,7 @@ import type { Saved } from '../../kernel/hypervisor/saving.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
 import { resumable } from '../../libos/minimal/resumable.ts';
+import { LONG } from '../tiers.ts';
 import { violations, watch } from './invariants.ts';
 
 const LINE = 'resumable: 9592 primes below 100000\n';
@@ -62,12 +63,18 @@ function row(made: number | Refusal): number {
 }
 
 describe('save and restore', () => {
-  for (const exo of [false, true]) {
-    test(`at any moment, onto other pages and another host: ${exo ? 'exokernel' : 'unikernel'}`, () => {
+  for (const [exo, translation, onto] of [
+    [false, 'nested', 'nested'],
+    [true, 'nested', 'shadow'],
+    [false, 'shadow', 'shadow'],
+    [true, 'shadow', 'nested'],
+  ] as const) {
+    const what = exo ? 'exokernel' : 'unikernel';
+    test(`at any moment, onto other pages, another host: ${what}, ${translation} to ${onto}`, () => {
       fc.assert(
         fc.property(fc.integer({ min: 20_000, max: 400_000 }), (when) => {
           const here = world();
-          const vm = row(here.hypervisor.create(guest(1, exo)));
+          const vm = row(here.hypervisor.create(guest(1, exo, { translation })));
           here.machine.run(when);
           if (here.output.has(1)) return; // it was through
           here.hypervisor.pause(vm, true);
@@ -80,7 +87,9 @@ describe('save and restore', () => {
           // It is data: a copy by value is as good.
           const there = world();
           row(there.hypervisor.create(guest(3, false)));
-          const copy = row(there.hypervisor.restore(guest(2, exo), structuredClone(saved)));
+          const copy = row(
+            there.hypervisor.restore(guest(2, exo, { translation: onto }), structuredClone(saved)),
+          );
           expect(there.hypervisor.save(copy)).toMatchObject({ pages: 160, blocks: saved.blocks });
           there.hypervisor.pause(copy, false);
           there.machine.run(20_000_000);
@@ -90,7 +99,7 @@ describe('save and restore', () => {
           here.machine.run(20_000_000);
           expect(here.output.get(1)).toBe(LINE);
         }),
-        { numRuns: 8 },
+        { numRuns: LONG ? 40 : 5 },
       );
     });
   }
@@ -138,10 +147,11 @@ describe('live migration', () => {
         fc.integer({ min: 60_000, max: 250_000 }),
         fc.constantFrom(0.5, 2, 8),
         fc.boolean(),
-        (when, bytesPerCycle, exo) => {
+        fc.constantFrom('nested' as const, 'shadow' as const),
+        (when, bytesPerCycle, exo, translation) => {
           const [here, there] = [world(), world()];
-          const vm = row(here.hypervisor.create(guest(1, exo)));
-          here.machine.run(when);
+          const vm = row(here.hypervisor.create(guest(1, exo, { translation })));
+          here.machine.run(translation === 'shadow' ? when + 150_000 : when); // it boots
           const link = {
             bytesPerCycle,
             pass: (cycles: number) => {
@@ -155,7 +165,13 @@ describe('live migration', () => {
             if (!('refused' in saved)) truth = saved;
             return saved;
           };
-          const moved = migrate(here.hypervisor, vm, there.hypervisor, guest(2, exo), link);
+          const moved = migrate(
+            here.hypervisor,
+            vm,
+            there.hypervisor,
+            guest(2, exo, { translation }),
+            link,
+          );
           if ('refused' in moved) throw new Error(moved.refused);
           // It was stopped when it was saved: the target has each of its pages as it was then.
           there.hypervisor.pause(moved.vm, true);
