@@ -7,8 +7,8 @@ import { describe, expect, test } from 'vitest';
 
 import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
-import { BLOCK_BYTES, PAGE_BYTES } from '../../machine/units.ts';
-import { Cause } from '../../kernel/supervisor.ts';
+import { BLOCK_BYTES, NEVER, PAGE_BYTES } from '../../machine/units.ts';
+import { Cause, type Machine, type Supervisor, type Trap } from '../../kernel/supervisor.ts';
 import { REQUEST_SLOTS, Ring } from '../../kernel/hypervisor/device-page.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import {
@@ -102,9 +102,8 @@ function isMarked(medium: RamMedium, block: number): boolean {
   return bytes.every((byte) => byte === block % 256);
 }
 
-function world(guests: readonly Guest[], config = CONFIG, storm = false) {
+function world(guests: readonly Guest[], config = CONFIG, storm = false, medium = marked()) {
   const output = new Map<number, string>();
-  const medium = marked();
   const machine = new PhysicalMachine({
     pages: 1024,
     images: [],
@@ -230,6 +229,88 @@ const PLAN = [
   [9, 9000],
   [3, 10],
 ] as const;
+
+/** A supervisor without programs, that can be carried: its timer sends bursts, interrupts reap. */
+class Pump implements Supervisor {
+  static readonly total = 60; // requests
+  #machine: Machine | null = null;
+
+  get #m(): Machine {
+    if (this.#machine === null) throw new Error('booted');
+    return this.#machine;
+  }
+  boot(machine: Machine): void {
+    this.attach(machine);
+    machine.setTimer(machine.now() + 1000);
+  }
+  attach(machine: Machine): void {
+    this.#machine = machine;
+  }
+  dispatch(): null {
+    return null;
+  }
+  trap({ cause }: Trap): void {
+    const { disk } = this.#m;
+    const get = (cell: number): number => this.#m.load(cell * 4);
+    const put = (cell: number, value: number): void => {
+      this.#m.store(cell * 4, value);
+    };
+    if (cause === Cause.timerInterrupt) {
+      for (let n = 0; n < 5 && disk.room() > 0 && get(Own.sent) < Pump.total; n++) {
+        const tag = get(Own.sent);
+        put(Own.sent, tag + 1);
+        const page = FIRST_BUFFER + (tag % QUEUE);
+        this.#m.store(page * PAGE_BYTES, stamp(tag));
+        disk.submit({ tag, write: tag % 2 === 0, block: (tag >> 1) % BLOCKS, pages: [page] });
+      }
+      const through = get(Own.sent) === Pump.total;
+      this.#m.setTimer(through ? NEVER : this.#m.now() + 35_000);
+      return;
+    }
+    for (let done = disk.complete(); done !== null; done = disk.complete()) {
+      put(Own.done, get(Own.done) + 1);
+      const came = this.#m.load((FIRST_BUFFER + (done.tag % QUEUE)) * PAGE_BYTES);
+      const right = done.tag % 2 === 0 || came === stamp(done.tag - 1);
+      if (!done.ok || !right) put(Own.failed, get(Own.failed) + 1);
+    }
+  }
+}
+
+describe('a machine that is carried goes on at its disk', () => {
+  for (const [from, to] of [
+    ['emulated', 'split'],
+    ['split', 'split'],
+    ['split', 'emulated'],
+  ] as const) {
+    test(`saved with a disk ${from}, restored with one ${to}, at any moment`, () => {
+      const at = { images: [], pages: PAGES, firstBlock: FIRST, blocks: BLOCKS, channel: 9 };
+      const config = { ...CONFIG, rows: 2 };
+      fc.assert(
+        fc.property(fc.integer({ min: 20_000, max: 900_000 }), (when) => {
+          const here = world([{ supervisor: new Pump(), ...at, disk: from }], config);
+          here.machine.run(when);
+          here.hypervisor.pause(0, true);
+          while (!here.hypervisor.isQuiet(0)) here.machine.run(here.machine.now() + 5000);
+          const saved = here.hypervisor.save(0);
+          if ('refused' in saved) throw new Error(saved.refused);
+          here.machine.powerOff();
+          const there = world([], config, false, here.medium);
+          const guest = { supervisor: new Pump(), ...at, disk: to };
+          expect(there.hypervisor.restore(guest, structuredClone(saved))).toBe(0);
+          there.hypervisor.pause(0, false);
+          expect(there.machine.run(60_000_000)).toBe('halted');
+          const cell = (n: number): number => Script.cell(there.peek, n);
+          expect([cell(Own.sent), cell(Own.done), cell(Own.failed)]).toEqual([
+            Pump.total,
+            Pump.total,
+            0,
+          ]);
+        }),
+        { numRuns: 6 },
+      );
+    });
+  }
+});
 
 describe('what stands in a ring is a claim', () => {
   /** Runs the harm with I/O in flight, between two good guests. */
