@@ -213,6 +213,28 @@ describe('what would move a page under its device', () => {
 });
 
 describe('its end', () => {
+  test('what was under way does not reach whoever has its pages and its queue next', () => {
+    const w = world();
+    const idle = (): Guest => {
+      const supervisor = new Script({ boot: (s) => s.space(1), dispatch: () => -1 });
+      return passed(2, { supervisor });
+    };
+    for (const cycles of [9_000, 23_000, 41_000]) {
+      const first = row(w.hypervisor.create(passed(1)));
+      const root = w.vm(first, Vm.root);
+      w.machine.run(w.machine.now() + cycles);
+      w.hypervisor.destroy(first);
+      const next = row(w.hypervisor.create(idle()));
+      // The same tables: what translated for one would translate for the other.
+      expect([w.vm(next, Vm.root), w.vm(next, Vm.diskQueue)]).toEqual([root, 1]);
+      w.machine.run(w.machine.now() + 400_000);
+      for (const { page, words } of w.hypervisor.pagesOf(next)) {
+        if (page >= 16) expect(words.every((word) => word === 0)).toBe(true);
+      }
+      w.hypervisor.destroy(next);
+    }
+  });
+
   test('with requests under way: all is free at once, and no byte moves any more', () => {
     const w = world();
     const before = w.cpu(Cpu.free);
