@@ -45,7 +45,7 @@ const watched: Program = {
       return yield* process.read(fd, yield* process.heap(PAGE), 1);
     },
     function* (process, pid): Op<number> {
-      const script = `cat /proc/${pid}/status /proc/meminfo; ls /proc; ls /proc/${pid} /proc/99`;
+      const script = `cat /proc/${pid}/status /proc/${pid}/maps /proc/meminfo; ls /proc; ls /proc/${pid} /proc/99`;
       return yield* process.exec('sh', ['sh', '-c', script]);
     },
   ],
@@ -61,8 +61,20 @@ describe('/proc', () => {
     const { stdout, complaints } = built.outcome();
     expect(complaints).toEqual([]);
     const [said = ''] = stdout;
+    // Of its six heap pages it has touched none.
+    const mapped = [
+      ...said.matchAll(/^0x([0-9a-f]{8})-0x([0-9a-f]{8}): (r[w-]-) (.*), (\d+) page/gm),
+    ];
+    const rows = mapped.map(([, from, to, rights, what, pages]) => {
+      expect((Number(`0x${to}`) - Number(`0x${from}`)) / PAGE).toBe(Number(pages));
+      return `${rights} ${what}`;
+    });
+    for (const row of ['rw- stack', 'rw- u-area', 'r-- exposed', 'rw- shared']) {
+      expect(rows).toContain(row);
+    }
+    expect(rows.filter((row) => row.includes('heap'))).toEqual([]);
     const facts = /facts (.*)\n/.exec(said)?.[1]?.split(' ').map(Number) ?? [];
-    const [self = 0, stopped = 0, pages = 0, free = 0, rows = 0, used = 0, dead = 0] = facts;
+    const [self = 0, stopped = 0, pages = 0, free = 0, limit = 0, used = 0, dead = 0] = facts;
     const field = (name: string): string =>
       new RegExp(`^${name}: (.*)$`, 'm').exec(said)?.[1] ?? `no ${name}`;
     expect(field('Name')).toBe('watched');
@@ -71,7 +83,7 @@ describe('/proc', () => {
     ]);
     expect(field('State')).toBe('stopped');
     expect(field('Heap pages')).toBe('6'); // five of before the fork, and one of its own
-    expect([field('Machine pages'), field('Environments')].map(Number)).toEqual([pages, rows]);
+    expect([field('Machine pages'), field('Environments')].map(Number)).toEqual([pages, limit]);
     if (mode !== 'vm') expect(pages).toBe(built.machine.pages);
     expect(field('Slice cycles')).toBe('1000000');
     // While cat ran there were the shell and cat besides; they have given their pages back.
