@@ -168,7 +168,6 @@ export class VirtualMachine implements Machine, LoopMachine {
         for (const page of pages) paging.load(page * PAGE_BYTES);
       },
       notify: () => {
-        paging.settle();
         if (!this.#exit('disk', () => monitor.doorbell(spec.vm))) this.#stop(this.#ring);
       },
       queue: spec.queue,
