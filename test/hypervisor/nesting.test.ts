@@ -185,7 +185,7 @@ describe('memory is short, at either depth', () => {
             inner: { ...share, ...(inside ? swap(20) : {}) },
             host: { pages: pages + 20, nestedPages: 16 },
             pages: outside ? 115 + (shadows * 3) / 4 : 800,
-            every: 301,
+            every: 7,
           });
           w.machine.run(4e9);
           expect([w.output.get(1), w.output.get(2)]).toEqual(['0 wrong', '0 wrong']);
@@ -199,6 +199,19 @@ describe('memory is short, at either depth', () => {
     expect(restarts).toContain(true);
     expect(Math.min(outs, ins)).toBeGreaterThan(0);
   });
+});
+
+test('what the outer hypervisor takes from the inner one, its guest does not reach', () => {
+  const steps = Array.from({ length: 30 }, (_, n) => n * 7);
+  const w = world([patterns(1, 40, 40, steps), patterns(2, 40, 40, steps)], {
+    outer: { swap: { firstBlock: SWAP, blocks: 500 }, sharing: 24, sliceCycles: 50_000 },
+    host: { pages: 320, nestedPages: 16 },
+    pages: 125,
+    every: 1,
+  });
+  w.machine.run(4e9);
+  expect([w.output.get(1), w.output.get(2)]).toEqual(['0 wrong', '0 wrong']);
+  expect(w.machine.memory.get(w.outer.state.cpu.address(0, Cpu.swapOuts))).toBeGreaterThan(20);
 });
 
 /** A guest whose program writes pages in rounds, and whose supervisor zeroes one each time. */
