@@ -1,4 +1,9 @@
-/** `exoscope shell`: the Unix on the host's terminal, or on a script through a pipe. */
+/**
+ * `exoscope shell`: the Unix on the host's terminal, or on a script through a pipe. Exit status:
+ * of the shell; 2: the command makes no sense; 70: the simulator failed. ^C at the terminal is for
+ * what runs there. A signal of the host's ends it as any program (to a shell: 130 for SIGINT), and
+ * a disk in a file is then what a power cut leaves.
+ */
 import { Option } from 'commander';
 import { ALL_MODES } from '../modes.ts';
 import { QUOTA_MAX } from '../experiment.ts';

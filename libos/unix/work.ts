@@ -17,4 +17,6 @@ export const WORK = {
   compareByte: 1,
   /** formatting one line of output, beside its bytes */
   formatLine: 40,
+  /** a command of a shell: its tree walked, its words made, what it is looked up */
+  command: 500,
 } as const;

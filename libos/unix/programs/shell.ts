@@ -325,6 +325,8 @@ export class Shell {
   /** @param isLast this process has nothing else to do: a program may take its place */
   *#command(stage: Stage, isLast: boolean): Op<number> {
     const { command } = stage;
+    const { port } = this.process;
+    port.work(WORK.command) ?? (yield* port.fault());
     if (command.kind === 'simple') return yield* this.#simple(command, stage, isLast);
     if (command.kind === 'subshell' && !isLast)
       return yield* this.#wait(yield* this.#start([stage]));
