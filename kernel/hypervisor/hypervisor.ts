@@ -99,6 +99,9 @@ export type { Guest, Refusal };
 export const shadowPool = (pages: number): number =>
   Math.min(512, Math.max(48, Math.ceil(pages / 16)));
 
+/** Rows for which the host's ASIDs suffice, where its own satp translates for guests. */
+const ROWS_WITH_ASIDS = Math.floor((2 ** 16 - 1) / ShadowTables.asids);
+
 export class Hypervisor implements Supervisor, Monitor {
   readonly #config: HypervisorConfig;
   readonly #guests: readonly Guest[]; // of the start
@@ -160,6 +163,15 @@ export class Hypervisor implements Supervisor, Monitor {
     if (no !== null) return no;
     const vm = rowFor(state, guest.pages);
     if (vm < 0) return refuse(`all ${state.vm.rows} rows are taken: destroy a virtual machine`);
+    if (
+      guest.translation !== undefined &&
+      guest.translation !== 'nested' &&
+      vm >= ROWS_WITH_ASIDS
+    ) {
+      return refuse(
+        `row ${vm} has no ASIDs: ${ROWS_WITH_ASIDS} machines without nested paging can be`,
+      );
+    }
     const failed = makeVm(state, vm, guest);
     if (failed !== null) return failed;
     const paging = this.#paging(vm, guest);

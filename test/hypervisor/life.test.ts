@@ -147,6 +147,16 @@ describe('creation', () => {
     expect(made).toEqual({ refused: 'all 6 rows are taken: destroy a virtual machine' });
   });
 
+  test('under shadow tables in a row that has no ASIDs is refused', () => {
+    const { hypervisor } = world({ ...CONFIG, rows: 513 }, 8192);
+    expect(hypervisor.prepare(8, 511)).toBe(511);
+    const shadow = good(1, { translation: 'shadow' });
+    expect(hypervisor.create(shadow)).toMatchObject({
+      refused: expect.stringContaining('row 511 has no ASIDs') as string,
+    });
+    expect(hypervisor.create(good(1))).toBe(512); // the search goes round from there
+  });
+
   test('from a prepared shell takes half of the cycles, and gives the same machine', () => {
     const cost = (shells: number): number => {
       const w = world(CONFIG);

@@ -101,10 +101,14 @@ describe('as on the host', () => {
 });
 
 describe('under stress', () => {
-  test.each(MODES)('a trap before every access: %s', (mode: Mode) => {
-    const cases = [...STORMY, ...only('sh: redirections in')];
-    expect(differences(cases, { mode, storm: true })).toEqual({});
-  });
+  test.each(MODES)(
+    'a trap before every access: %s',
+    (mode: Mode) => {
+      const cases = [...STORMY, ...only('sh: redirections in')];
+      expect(differences(cases, { mode, storm: true })).toEqual({});
+    },
+    120_000,
+  );
 
   test.each(MODES)('slices of 20,000 cycles: %s', (mode: Mode) => {
     const cases = [
