@@ -6,7 +6,8 @@ import { beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { json, type Comparison } from '../../lab/compare.ts';
 import { type Outcome, parametersFor, type Result, run, TENANTS } from '../../lab/experiment.ts';
-import { type Mode, MODES, type Parameters } from '../../lab/modes.ts';
+import { LONG } from '../tiers.ts';
+import { ALL_MODES, type Mode, MODES, type Parameters } from '../../lab/modes.ts';
 import { table, why } from '../../lab/report.ts';
 import { loadTree, type Tree } from '../../lab/tree.ts';
 import { expect as expectOnHost } from '../../lab/verify.ts';
@@ -98,6 +99,18 @@ describe('on a small tree', () => {
     expect(found).toMatchObject({ verified: true, ended: true, result: { complaints: [] } });
     expect(found?.stdout).toHaveLength(TENANTS);
   });
+
+  const others = ALL_MODES.filter((mode) => !MODES.some((one) => one === mode));
+  const few = LONG ? WORKLOADS.map(({ name }) => name) : ['read', 'sort', 'fork'];
+  test.each(few.flatMap((name) => others.map((mode) => [name, mode] as const)))(
+    '%s in %s: the same',
+    (name, mode) => {
+      if (tree === null) throw new Error('no tree');
+      const found = verify(named(name), mode, tree, directory.path);
+      expect(found).toMatchObject({ verified: true, ended: true, result: { complaints: [] } });
+      expect(found.result.stdoutSha256).toBe(result(name, 'bare').stdoutSha256);
+    },
+  );
 
   test.each(WORKLOADS.map(({ name }) => name))('%s: the same output in every mode', (name) => {
     const hashes = new Set(MODES.map((mode) => result(name, mode).stdoutSha256));

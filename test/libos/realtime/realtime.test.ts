@@ -17,7 +17,7 @@ import {
   Status,
 } from '../../../kernel/abi.ts';
 import { Exokernel } from '../../../kernel/exokernel/exokernel.ts';
-import { diskFor, MODES } from '../../../lab/modes.ts';
+import { diskFor, ALL_MODES } from '../../../lab/modes.ts';
 import { image, type Image, LibOS, type Op } from '../../../libos/libos.ts';
 import { FreePages } from '../../../libos/parts/free-pages.ts';
 import { checksum, positionsFor, realtime, type Stream } from '../../../libos/realtime/realtime.ts';
@@ -267,7 +267,7 @@ describe('slices by position', () => {
 
 test('the same in every mode', () => {
   const stream = { ...STREAM, frames: 50, period: 4_000_000 };
-  for (const mode of MODES) {
+  for (const mode of ALL_MODES) {
     const { texts, medium, blocks } = modeRun(mode, realtime(stream), film);
     texts.forEach((text, n) => {
       const sum = expected(medium, n * blocks, blocks, stream.frames);
