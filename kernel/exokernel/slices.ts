@@ -11,7 +11,7 @@
  * its share of any stretch of time less a constant. Interrupts are owed by the position whose
  * requests they complete, and lengthen the slice that they fall into.
  */
-import { NEVER } from '../../machine/units.ts';
+import { NEVER, type Tick } from '../../machine/units.ts';
 import {
   Account,
   Env,
@@ -267,11 +267,16 @@ function endOfCalls(state: State, env: number): number {
 /** A timer trap. It may be spurious; the slice's end may be announced first, and overrun. */
 export function tick(state: State): void {
   const { machine, cpu } = state;
-  const end = loadTick(cpu, 0, Cpu.end);
+  let end = loadTick(cpu, 0, Cpu.end);
   const now = machine.now();
   if (now < end) return;
   const current = cpu.get(0, Cpu.current);
   if (current === 0) return;
+  end = lengthen(state, end);
+  if (now < end) {
+    machine.setTimer(end);
+    return;
+  }
   const first = cpu.get(0, Cpu.grace) === 0;
   if (first && pushSliceUpcall(state, current, Upcall.sliceEnd)) {
     owe(state, state.info.get(0, Info.slicePosition), now - end);
@@ -283,6 +288,20 @@ export function tick(state: State): void {
   }
   if (!first && cpu.get(0, Cpu.told) === current) exceed(state, current);
   endSlice(state);
+}
+
+/**
+ * A slice, and a grace period, is of the machine's own time: what whoever runs the machine took of
+ * it meanwhile is added. Nothing on the hardware. @returns when it ends
+ */
+function lengthen(state: State, end: Tick): Tick {
+  const { machine, cpu } = state;
+  const stolen = machine.stolen();
+  const taken = stolen === 0 ? 0 : stolen - loadTick(cpu, 0, Cpu.stolen);
+  if (taken <= 0) return end;
+  storeTick(cpu, 0, Cpu.stolen, stolen);
+  storeTick(cpu, 0, Cpu.end, end + taken);
+  return end + taken;
 }
 
 /** An overrun of the grace period costs a turn more; too many at once cost the environment. */
@@ -375,6 +394,8 @@ function nextSlice(state: State): number {
         state.setInfo(Info.slicePosition, position);
         cpu.put(0, Cpu.owner, owner);
         cpu.put(0, Cpu.grace, 0);
+        const stolen = machine.stolen();
+        if (stolen > 0) storeTick(cpu, 0, Cpu.stolen, stolen);
         storeTick(cpu, 0, Cpu.end, end);
         machine.setTimer(end);
         return runner;

@@ -112,7 +112,8 @@ export const Cpu = {
   installed: 5, // environment whose address space is set
   told: 6, // environment that the slice's end was announced to: it alone can overrun
   damaged: 7, // copies of the extent table that could not be read at boot
-  words: 8,
+  stolen: 8, // two words: what was stolen from the machine when the slice began, or grew
+  words: 10,
 } as const;
 
 export class State {

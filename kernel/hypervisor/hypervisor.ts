@@ -474,7 +474,8 @@ export class Hypervisor implements Supervisor, Monitor {
       // A world switch: one guest's control registers out, the other's in.
       this.#machines[last]?.paging.switched(false);
       guest.paging.switched(true);
-      if (this.#of[vm]?.accounts !== true) machine.attribute(state.vm.get(vm, Vm.channel) & 63);
+      if (this.#of[vm]?.accounts === true) guest.attributeAgain();
+      else machine.attribute(state.vm.get(vm, Vm.channel) & 63);
       state.put(Cpu.last, vm + 1);
       publish(state, vm);
     }

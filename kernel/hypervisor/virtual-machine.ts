@@ -130,6 +130,7 @@ export class VirtualMachine implements Machine, LoopMachine {
   #committing = false; // what was put off happens now
   #drawn: number[] = []; // random words that a rolled-back handler had been given
   #typed: Uint8Array[] = []; // and what it had read of the console
+  #owner = 0; // to whom its supervisor attributed last
   #attempt = 0; // test mode
   #stores = 0;
 
@@ -365,6 +366,12 @@ export class VirtualMachine implements Machine, LoopMachine {
   /** To whom time counts is the host's to say, unless it let the guest. */
   attribute(owner: number): void {
     if (this.#spec.accounts) this.hart.attribute(owner, this.hart.counters.layer);
+    this.#owner = owner;
+  }
+
+  /** It has the CPU again: what it runs counts to whom it said. */
+  attributeAgain(): void {
+    if (this.#spec.accounts) this.hart.attribute(this.#owner, this.hart.counters.layer);
   }
 
   /** Without those of whoever took its exits. */
@@ -697,7 +704,7 @@ export class VirtualMachine implements Machine, LoopMachine {
     this.#close(transaction);
     hart.settle();
     hart.rewind(hart.now() - hart.counters.restoreLayer(transaction.counts));
-    if (this.#spec.accounts) hart.attribute(transaction.owner, hart.counters.layer);
+    if (this.#spec.accounts) this.attribute(transaction.owner);
     this.#paging.restore(transaction.space, null);
     return transaction;
   }

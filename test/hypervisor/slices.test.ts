@@ -5,9 +5,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
+import { USER_LAYER } from '../../machine/counters.ts';
+import { RamMedium } from '../../machine/disk.ts';
 import { PhysicalMachine } from '../../machine/physical.ts';
 import { NEVER, PAGE_BYTES, type Tick } from '../../machine/units.ts';
 import { Cause } from '../../kernel/supervisor.ts';
+import { Info } from '../../kernel/abi.ts';
+import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import { type HypervisorConfig, Vm } from '../../kernel/hypervisor/state.ts';
 import { hostPage } from '../machine/rigs.ts';
@@ -206,4 +210,50 @@ test('a virtual machine that is paused does not run, and goes on where it was', 
   // Both paused: nothing happens, and that ends.
   for (const vm of [0, 1]) hypervisor.pause(vm, true);
   expect(machine.run(NEVER)).toBe('halted');
+});
+
+test('slices inside stolen time: what was taken of one lengthens it, and nobody owes it', () => {
+  const INNER = 100_000;
+  const tenant = (firstBlock: number) => ({ image: 0, quota: 32, firstBlock, blocks: 2 });
+  const kernel = new Exokernel({ environments: 8, slices: 4, sliceCycles: INNER, extents: 4 }, [
+    tenant(0),
+    tenant(2),
+  ]);
+  const spin = program(function* (port) {
+    for (;;) port.work(100) ?? (yield* port.fault());
+  });
+  const inner: Guest = {
+    supervisor: kernel,
+    images: [spin],
+    pages: 400,
+    firstBlock: 0,
+    blocks: 64,
+    channel: 1,
+    accounts: true,
+  };
+  const beside = guest(5, 1_000, 0, { firstBlock: 64 });
+  // Slices of the host are of a length that falls anywhere in those of the guest.
+  const config: HypervisorConfig = { ...RR, sliceCycles: 73_331 };
+  const machine = new PhysicalMachine({ pages: 1024, images: [], medium: new RamMedium(96) });
+  const hypervisor = new Hypervisor(config, [inner, beside]);
+  machine.boot(hypervisor);
+  const peek = (pa: number): number => {
+    const root = machine.memory.get(hypervisor.state.vm.address(0, Vm.root));
+    const host = hostPage((at) => machine.memory.get(at), root, Math.floor(pa / PAGE_BYTES));
+    return machine.memory.get(host * PAGE_BYTES + (pa % PAGE_BYTES));
+  };
+  let most = 0;
+  for (let n = 0; n < 1200; n++) {
+    machine.run(machine.now() + 50_021);
+    for (let position = 0; position < 4; position++) {
+      most = Math.max(most, peek(kernel.state.info.address(0, Info.sliceDebt + position)));
+    }
+  }
+  const { run: ran, steal } = hypervisor.times(0);
+  expect(steal).toBeGreaterThan(ran * 0.8);
+  expect(most).toBeLessThan(INNER / 50);
+  const [one, other] = [1, 2].map((owner) => machine.hart.counters.cycles(owner, USER_LAYER));
+  expect(Math.abs((one ?? 0) / (other ?? 1) - 1)).toBeLessThan(0.05);
+  // And what they run counts to them, whoever had the CPU in between.
+  expect((one ?? 0) + (other ?? 0)).toBeGreaterThan(ran * 0.9);
 });
