@@ -8,7 +8,8 @@
  */
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Machine } from '../supervisor.ts';
-import { BARE, type PageTypes } from './page-types.ts';
+import type { PageTypes } from './page-types.ts';
+import { BARE } from './paging.ts';
 
 /** Words of the page. */
 export const Batch = {

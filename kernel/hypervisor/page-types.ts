@@ -39,9 +39,8 @@ import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Machine, type PteUpdate, Table } from '../supervisor.ts';
 import { giveRun, takeRun } from './free-pages.ts';
 import { back, Backing, hostPage, isVacant } from './pages.ts';
+import { BARE } from './paging.ts';
 import { Page, PageKind, type State, Type, TypeRow, Vm } from './state.ts';
-
-export const BARE = -1;
 
 /**
  * Words of a view: where a program may read a table, it reads a copy with the guest's own numbers,

@@ -137,8 +137,11 @@ export interface Paging {
   wrote(page: number): void;
 }
 
+/** A root that is none: translation is off. */
+export const BARE = -1;
+
 export interface AddressSpace {
-  readonly root: number; // guest-physical page; -1 is Bare
+  readonly root: number; // guest-physical page, or BARE
   readonly asid: number;
 }
 

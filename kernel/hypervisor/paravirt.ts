@@ -8,20 +8,18 @@
  * The batch is carried out before anything that could tell: before user memory is reached, before a
  * table is read of which an entry is among the elements, before whoever called goes on, at the
  * latest when the batch is full. A plain store or load that meets a table traps: if the table is
- * in use the hypervisor does it, as one more update; else it is a table no longer.
- *
- * All that outlives a trap are words of memory; the fields here mirror registers of the hart.
+ * in use the hypervisor does it, as one more update; else it is a table no longer. deprivileged.ts
+ * has the ways in and out.
  */
 import { E } from '../../machine/counters.ts';
 import type { NeighbourPort, Privilege } from '../../machine/machine.ts';
 import { DIRECT_VPN, PTE_V, ptePpn } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
-import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
+import type { Context, PteUpdate, Trap } from '../supervisor.ts';
 import { ALL, Batch, BATCH_MAX, Call, ELEMENT, MARKS, runBatch } from './hypercalls.ts';
 import { type Ask, Events, type Neighbours, Offer, OfferFlag, OFFERS } from './neighbours.ts';
 import {
-  BARE,
   canonical,
   framesAt,
   type PageTypes,
@@ -31,12 +29,10 @@ import {
   type Touched,
   WINDOW_VPN,
 } from './page-types.ts';
+import { Deprivileged } from './deprivileged.ts';
 import { type Guest, type Refusal, refuse } from './life.ts';
 import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
-import { type Exit, type HypervisorConfig, Runs, runsOf, type State, Vm } from './state.ts';
-
-/** A guest's registers that an upcall writes: scause, sepc, stval, sstatus. */
-const TRAP_REGISTERS = 4;
+import { type Exit, type HypervisorConfig, type State, Vm } from './state.ts';
 
 /** What does not go together with host pages that stand in a guest's tables; null: nothing. */
 export function admitParavirt(config: HypervisorConfig, guest: Guest): Refusal | null {
@@ -48,58 +44,35 @@ export function admitParavirt(config: HypervisorConfig, guest: Guest): Refusal |
   return refuse(`a paravirtual machine of ${guest.pages} pages: give it ${PARAVIRT_PAGES_MAX}`);
 }
 
-export class ParavirtPaging implements Paging {
-  readonly inGuestMode = false;
-  readonly guestMode = null; // a machine whose supervisor runs in user mode has one stage
-  readonly #guest: GuestPort;
-  readonly #state: State;
+export class ParavirtPaging extends Deprivileged implements Paging {
   readonly #types: PageTypes;
   readonly #neighbours: Neighbours;
   readonly neighbours: NeighbourPort;
   readonly clock = (word: number): number => this.#read(Shared.time, word);
   readonly #pages: number; // of the guest, its device page included
-  #satp: Regime; // while the guest runs: the host's satp
-  #mode: number = Runs.supervisor; // and what runs under it
-  #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
-  #restored = false; // a handler was rolled back: to be made good
-  #goesOn: number = Runs.supervisor;
-
   constructor(guest: GuestPort, state: State, types: PageTypes, neighbours: Neighbours) {
-    this.#guest = guest;
-    this.#state = state;
+    super(guest, state);
     this.#types = types;
     this.#neighbours = neighbours;
     neighbours.enter(guest.vm);
     this.neighbours = this.#neighbourPort();
     this.#pages = state.vm.get(guest.vm, Vm.pages);
-    this.#satp = guest.host.regime();
   }
 
   get types(): PageTypes {
     return this.#types;
   }
 
-  regime(): Regime {
-    return this.#satp;
-  }
-
+  /** One root serves all: what runs under it differs by sstatus.UXL. */
   programRegime(): Regime {
-    return this.#satp;
-  }
-
-  /** Whatever its programs do reaches the hypervisor; whose timer it was the run loop knows. */
-  trapLevel(cause: number, privilege: Privilege): number {
-    const { host, level } = this.#guest;
-    const procedure = cause === Cause.environmentCall && privilege === 'supervisor';
-    if (procedure || cause === Cause.timerInterrupt) return level;
-    return host.trapLevel(cause, 'user');
+    return this.regime();
   }
 
   // ---- crossing ---------------------------------------------------------------------------------
 
   /** Into the hypervisor, which does the batch first. What it does is undone with the handler. */
   #cross<T>(exit: Exit | ((result: T) => Exit), act: () => T): T {
-    const port = this.#guest;
+    const port = this.guest;
     const types = this.#types;
     const booked = (result: { readonly of: T } | null): Exit => {
       if (result === null) return 'hypercall';
@@ -111,7 +84,7 @@ export class ParavirtPaging implements Paging {
         return good ? { of: act() } : null;
       }),
     );
-    return result === null ? this.#guest.stop(0) : result.of;
+    return result === null ? this.guest.stop(0) : result.of;
   }
 
   /** What was put off is done now, if there is any. */
@@ -119,53 +92,14 @@ export class ParavirtPaging implements Paging {
     if (this.#pending() > 0) this.#cross('hypercall', () => undefined);
   }
 
-  outside(): void {
-    this.#guest.host.setAddressSpace({ root: this.#state.root, asid: 0 });
-  }
-
-  inside(): void {
-    const { host, vm } = this.#guest;
-    this.#mode = this.#state.vm.get(vm, Vm.runs);
-    host.setAddressSpace(this.#types.root());
-    this.#satp = { ...host.regime(), lowered: true };
+  protected walked(): AddressSpace {
+    return this.#types.root();
   }
 
   trapped(trap: Trap): Answered {
-    this.#give();
-    this.#guest.inject(trap);
+    this.give();
+    this.guest.inject(trap);
     return 'given';
-  }
-
-  exited(): void {
-    this.#guest.host.moveRegisters(TRAP_REGISTERS);
-  }
-
-  /** The guest's registers are words of its row; satp is set on every way in. */
-  switched(): void {
-    // Nothing.
-  }
-
-  interrupted(): void {
-    this.#give();
-  }
-
-  /** It has no guests in guest mode. */
-  innerFault(): null {
-    return null;
-  }
-
-  /** The guest's supervisor is told a trap: its registers say which, and it runs next. */
-  #give(): void {
-    const { vm } = this.#state;
-    for (let n = 0; n < TRAP_REGISTERS; n++) vm.put(this.#guest.vm, Vm.trap + n, 0);
-    vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
-  }
-
-  entered(trap: Trap, _from: Context | null): void {
-    if (this.#mode === Runs.supervisor) return; // it was given: the hypervisor had it first
-    this.#guest.exit(trap.cause === Cause.timerInterrupt ? 'timer' : 'reflect', () => {
-      this.#give();
-    });
   }
 
   /** Back to a program: the last call of the handler, which what it put off shares. */
@@ -174,9 +108,8 @@ export class ParavirtPaging implements Paging {
       this.#flush();
       return;
     }
-    const mode = privilege === 'user' ? Runs.user : Runs.program;
     this.#cross('sret', () => {
-      this.#state.vm.put(this.#guest.vm, Vm.runs, mode);
+      this.resume(privilege);
     });
   }
 
@@ -187,14 +120,14 @@ export class ParavirtPaging implements Paging {
   // ---- events: a bit in a page, and an upcall that finds it there -------------------------------
 
   pend(events: number): void {
-    const { host } = this.#guest;
+    const { host } = this.guest;
     const at = this.#types.shared(Shared.events) * PAGE_BYTES + Events.pending * 4;
     host.store(at, host.load(at) | events);
   }
 
   taken(event: number): boolean {
-    const { hart, level } = this.#guest;
-    hart.install(this.#satp);
+    const { hart, level } = this.guest;
+    hart.install(this.regime());
     hart.enterLayer(Math.min(level, 2));
     const pending = this.#read(Shared.events, Events.pending);
     if ((pending & (1 << event)) === 0) return false;
@@ -207,7 +140,7 @@ export class ParavirtPaging implements Paging {
   #ask(what: Ask, ...args: readonly (number | boolean)[]): boolean {
     const registers = args.map((arg) => Number(arg) | 0);
     return this.#cross(PORT_CALLS.includes(what) ? 'event' : 'grant', () =>
-      this.#neighbours.ask(this.#guest.vm, what, registers),
+      this.#neighbours.ask(this.guest.vm, what, registers),
     );
   }
 
@@ -220,8 +153,8 @@ export class ParavirtPaging implements Paging {
   }
 
   #neighbourPort(): NeighbourPort {
-    const { vm } = this.#guest;
-    const number = this.#state.vm.get(vm, Vm.number);
+    const { vm } = this.guest;
+    const number = this.state.vm.get(vm, Vm.number);
     return {
       self: () => number,
       offer: (entry, to, page, write) => {
@@ -261,25 +194,25 @@ export class ParavirtPaging implements Paging {
 
   /** Host address of a word of the pages that guest and hypervisor share: counted. */
   #shared(page: number, word: number, write: boolean): number {
-    this.#guest.aside(write ? 'store' : 'load');
+    this.guest.aside(write ? 'store' : 'load');
     return this.#reachVpn(SHARED_VPN + page + (word >>> 10), write) + (word & 1023) * 4;
   }
 
   /** Host address of a page of the hypervisor's part of the upper half. */
   #reachVpn(vpn: number, write: boolean): number {
-    const { hart, host } = this.#guest;
+    const { hart, host } = this.guest;
     while (!hart.translateUser(vpn, write)) {
-      if (!host.resolveFault(vpn, write)) this.#guest.stop(0);
+      if (!host.resolveFault(vpn, write)) this.guest.stop(0);
     }
     return hart.ppn * PAGE_BYTES;
   }
 
   #read(page: number, word: number): number {
-    return this.#guest.hart.memory.get(this.#shared(page, word, false));
+    return this.guest.hart.memory.get(this.#shared(page, word, false));
   }
 
   #write(page: number, word: number, value: number): void {
-    this.#guest.hart.memory.put(this.#shared(page, word, true), value);
+    this.guest.hart.memory.put(this.#shared(page, word, true), value);
   }
 
   #pending(): number {
@@ -304,12 +237,12 @@ export class ParavirtPaging implements Paging {
 
   load(gpa: number): number {
     const at = this.#reach(gpa, false, () => this.#types.load(gpa));
-    return at.done ? at.value : this.#guest.hart.memory.get(at.value);
+    return at.done ? at.value : this.guest.hart.memory.get(at.value);
   }
 
   store(gpa: number, value: number): void {
     const at = this.#reach(gpa, true, () => this.#types.store(gpa, value));
-    if (!at.done) this.#guest.hart.memory.put(at.value, value);
+    if (!at.done) this.guest.hart.memory.put(at.value, value);
   }
 
   page(page: number, write: boolean, instead: (host: number) => void): number {
@@ -337,8 +270,8 @@ export class ParavirtPaging implements Paging {
     write: boolean,
     emulate: () => number | 'done' | 'plain' | 'refused',
   ): { readonly done: boolean; readonly value: number } {
-    const { hart, host } = this.#guest;
-    if (!(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
+    const { hart, host } = this.guest;
+    if (!(gpa >= 0 && gpa < 2 ** 32)) this.guest.stop(gpa);
     for (;;) {
       const at = hart.supervisorAddress(gpa, write);
       if (at >= 0) return { done: false, value: at };
@@ -351,7 +284,7 @@ export class ParavirtPaging implements Paging {
         },
       );
       if (did === 'done') return { done: true, value: 0 };
-      if (did === 'beyond' || did === 'refused' || did === 'table') this.#guest.stop(gpa);
+      if (did === 'beyond' || did === 'refused' || did === 'table') this.guest.stop(gpa);
       if (typeof did === 'number') return { done: true, value: did };
     }
   }
@@ -366,7 +299,7 @@ export class ParavirtPaging implements Paging {
 
   /** Through the window, where tables can be read; host numbers are looked up. */
   readPtes(table: number, first: number, count: number): Uint32Array {
-    const { hart } = this.#guest;
+    const { hart } = this.guest;
     const entries = new Uint32Array(count);
     let [known, typed] = [-1, false];
     for (let n = 0; n < count; n++) {
@@ -390,7 +323,7 @@ export class ParavirtPaging implements Paging {
 
   /** Entries of tables are put into the batch; what is no table yet is memory. */
   writePtes(updates: readonly PteUpdate[]): void {
-    const { hart } = this.#guest;
+    const { hart } = this.guest;
     let [known, typed] = [-1, false];
     for (const { table, index, value } of updates) {
       hart.counters.add(E.pteWrites, 1);
@@ -411,7 +344,7 @@ export class ParavirtPaging implements Paging {
 
   #entry(table: number, index: number): number {
     const gpa = table * PAGE_BYTES + index * 8;
-    if (gpa % 8 !== 0 || !(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
+    if (gpa % 8 !== 0 || !(gpa >= 0 && gpa < 2 ** 32)) this.guest.stop(gpa);
     return gpa;
   }
 
@@ -429,7 +362,7 @@ export class ParavirtPaging implements Paging {
 
   /** No fault is hidden here: what its tables allow is there. */
   locate(vpn: number, write: boolean): number | null {
-    const { hart, host } = this.#guest;
+    const { hart, host } = this.guest;
     this.#flush();
     for (;;) {
       if (hart.translateUser(vpn, write)) return hart.ppn;
@@ -442,7 +375,7 @@ export class ParavirtPaging implements Paging {
   // ---- control registers ------------------------------------------------------------------------
 
   setAddressSpace(root: number, asid: number): void {
-    this.#space = { root, asid };
+    this.asked = { root, asid };
     this.#call(Call.space, root, asid);
   }
 
@@ -468,34 +401,19 @@ export class ParavirtPaging implements Paging {
     this.#types.changed(page);
   }
 
-  /** A machine whose supervisor runs in user mode runs no guests. */
-  resolve(): boolean {
-    return false;
-  }
-
   ended(): void {
-    this.#neighbours.left(this.#guest.vm);
+    this.#neighbours.left(this.guest.vm);
     this.#types.end();
   }
 
-  space(): AddressSpace {
-    return this.#space;
+  /** What its handler changed is undone, types and tables with it. */
+  override restore(space: AddressSpace, program: Privilege | null): void {
+    super.restore(space, program);
+    this.guest.hart.forgetTranslations();
   }
 
-  /** What its handler changed is undone, types and tables with it; it has the trap, again. */
-  restore(space: AddressSpace, program: Privilege | null): void {
-    this.#goesOn = runsOf(program);
-    this.#space = space;
-    this.#guest.hart.forgetTranslations();
-    this.#restored = true;
-  }
-
-  renew(): void {
-    if (!this.#restored) return;
-    this.#guest.outside(() => {
-      this.#state.vm.put(this.#guest.vm, Vm.runs, this.#goesOn);
-    });
-    this.#restored = false;
+  protected remake(): void {
+    // As above: its tables are what hardware walks.
   }
 
   // The log of writes: tables of the guest's own have no room for one. All counts as written.

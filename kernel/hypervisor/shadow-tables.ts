@@ -35,6 +35,7 @@ import { PAGE_BYTES } from '../../machine/units.ts';
 import { type Machine, Table } from '../supervisor.ts';
 import { EntryLists } from './entry-lists.ts';
 import { back, Backing } from './pages.ts';
+import { BARE } from './paging.ts';
 import { giveRuns, type Run, takeRuns } from './runs.ts';
 import { COPY, find } from './second-stage.ts';
 import { type State, Vm } from './state.ts';
@@ -82,8 +83,6 @@ const Control = { space: 0, free: 1, hand: 2, loose: 3, logging: 4, words: 8 } a
 const FLOOD = 3; // stores to a table that nobody walks meanwhile: it has become something else
 export const POOL_MIN = 16;
 export const POOL_MAX = 512;
-
-export const BARE = -1;
 
 /** Does a store that is undone with the guest's handler, if that is. */
 export type Noting = (act: () => void) => void;

@@ -2,11 +2,8 @@
  * Shadow paging: trap and emulate. The guest's supervisor runs in user mode, so whatever it does to
  * the machine traps: satp, fences, timer, sret, stores to tables that are shadowed. Hardware walks
  * shadow tables (shadow-tables.ts) in one stage; a fault that the guest's own tables allow is
- * hidden from it and mended, any other is given to its supervisor.
- *
- * The hypervisor has its address space to itself: on each way in it loads its own satp, on each way
- * out that of the guest's supervisor or of the guest's programs. What it keeps between traps is
- * words of memory; the fields here mirror registers of the hart.
+ * hidden from it and mended, any other is given to its supervisor. deprivileged.ts has the ways in
+ * and out.
  */
 import { assert } from '../../machine/assert.ts';
 import { E } from '../../machine/counters.ts';
@@ -15,81 +12,45 @@ import { DIRECT_VPN } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { Regime } from '../../machine/walker.ts';
 import { Cause, type Context, type PteUpdate, type Trap } from '../supervisor.ts';
-import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';
-import { BARE, type Filled, type Noting, type ShadowPages, ShadowTables } from './shadow-tables.ts';
-import { Runs, runsOf, type State, Vm } from './state.ts';
+import { Deprivileged } from './deprivileged.ts';
+import { type AddressSpace, type Answered, BARE, type GuestPort, type Paging } from './paging.ts';
+import { type Filled, type Noting, type ShadowPages, ShadowTables } from './shadow-tables.ts';
+import { Runs, runsOf, type State } from './state.ts';
 
-/** A guest's registers that an injected trap writes: scause, sepc, stval, sstatus. */
-const TRAP_REGISTERS = 4;
-/** Read at every exit: the same. */
-const EXIT_REGISTERS = 4;
-
-export class ShadowPaging implements Paging {
+export class ShadowPaging extends Deprivileged implements Paging {
   readonly neighbours = ALONE;
   readonly clock = null;
-  readonly inGuestMode = false;
-  readonly guestMode = null; // a machine whose supervisor runs in user mode has one stage
-  readonly #guest: GuestPort;
-  readonly #state: State;
   readonly #tables: ShadowTables;
-  #satp: Regime; // while the guest runs: the host's satp
-  #mode: number = Runs.supervisor; // and what runs under it
-  #space: AddressSpace = { root: BARE, asid: 0 }; // the guest's satp
   #stored = false; // to a table, by the handler at hand
-  // Since a handler was rolled back: to be made good, and whether it had stored to a table.
-  #restored = false;
-  #goesOn: number = Runs.supervisor;
-  #forgets = false;
+  #forgets = false; // one that was rolled back had
   readonly #noting: Noting;
 
   /** @param firstAsid of ShadowTables.asids in the host's machine */
   constructor(guest: GuestPort, state: State, pages: ShadowPages, firstAsid: number) {
-    this.#guest = guest;
-    this.#state = state;
+    super(guest, state);
     this.#noting = (act) => {
       this.#stored = true;
       guest.noting(act);
     };
     this.#tables = new ShadowTables(state, guest.vm, pages, firstAsid);
     this.#tables.use(BARE, 0);
-    this.#satp = guest.host.regime();
   }
 
   get tables(): ShadowTables {
     return this.#tables;
   }
 
-  regime(): Regime {
-    return this.#satp;
-  }
-
   programRegime(privilege: Privilege): Regime {
-    const mode = privilege === 'user' ? Runs.user : Runs.program;
-    assert(this.#mode === mode, 'shadow: a program runs under the root of its privilege');
-    return this.#satp;
-  }
-
-  /** Whatever its programs do reaches the hypervisor; whose timer it was the run loop knows. */
-  trapLevel(cause: number, privilege: Privilege): number {
-    const { host, level } = this.#guest;
-    const procedure = cause === Cause.environmentCall && privilege === 'supervisor';
-    if (procedure || cause === Cause.timerInterrupt) return level;
-    return host.trapLevel(cause, 'user');
+    const runs = this.mode === runsOf(privilege);
+    assert(runs, 'shadow: a program runs under the root of its privilege');
+    return this.regime();
   }
 
   // ---- the way in and out -----------------------------------------------------------------------
 
-  outside(): void {
-    this.#guest.host.setAddressSpace({ root: this.#state.root, asid: 0 });
-  }
-
-  inside(): void {
-    const { host, vm } = this.#guest;
-    this.#mode = this.#state.vm.get(vm, Vm.runs);
-    const root = this.#tables.root(this.#mode !== Runs.user);
-    // A root that the guest does not have: its next access says so.
-    host.setAddressSpace(root ?? { root: this.#state.root, asid: 0 });
-    this.#satp = { ...host.regime(), lowered: true };
+  /** A root that the guest does not have: its next access says so. */
+  protected walked(): AddressSpace {
+    return this.#tables.root(this.mode !== Runs.user) ?? { root: this.state.root, asid: 0 };
   }
 
   trapped(trap: Trap): Answered {
@@ -100,55 +61,21 @@ export class ShadowPaging implements Paging {
       if (filled === 'beyond') return 'stop';
       if (filled === 'wait') return 'wait';
     }
-    this.#give();
-    this.#guest.inject(trap);
+    this.give();
+    this.guest.inject(trap);
     return 'given';
   }
 
   /** A program may store to a table, if its supervisor lets it: then it is none, until walked. */
   #fillUser(vpn: number, write: boolean): Filled {
-    const filled = this.#tables.fill(vpn, write, this.#mode !== Runs.user);
+    const filled = this.#tables.fill(vpn, write, this.mode !== Runs.user);
     return filled.is === 'table' && this.#tables.unshadow(filled.page) ? 'filled' : filled.is;
   }
 
-  exited(): void {
-    this.#guest.host.moveRegisters(EXIT_REGISTERS);
-  }
-
-  /** The guest's registers are words of its row; satp is set on every way in. */
-  switched(): void {
-    // Nothing.
-  }
-
-  interrupted(): void {
-    this.#give();
-  }
-
-  /** It has no guests in guest mode. */
-  innerFault(): null {
-    return null;
-  }
-
-  /** The guest's supervisor is told a trap: its registers say which, and it runs next. */
-  #give(): void {
-    const { vm } = this.#state;
-    for (let n = 0; n < TRAP_REGISTERS; n++) vm.put(this.#guest.vm, Vm.trap + n, 0);
-    vm.put(this.#guest.vm, Vm.runs, Runs.supervisor);
-  }
-
-  entered(trap: Trap, _from: Context | null): void {
-    if (this.#mode === Runs.supervisor) return; // it was given: the hypervisor had it first
-    this.#guest.exit(trap.cause === Cause.timerInterrupt ? 'timer' : 'reflect', () => {
-      this.#give();
-    });
-  }
-
-  /** sret: to programs of its own privilege as well. */
   left(to: Context | null, privilege: Privilege): void {
     if (to === null) return; // wfi, which exits anyway
-    const mode = privilege === 'user' ? Runs.user : Runs.program;
-    this.#guest.exit('sret', () => {
-      this.#state.vm.put(this.#guest.vm, Vm.runs, mode);
+    this.guest.exit('sret', () => {
+      this.resume(privilege);
     });
   }
 
@@ -159,12 +86,12 @@ export class ShadowPaging implements Paging {
   // ---- memory, as the guest's supervisor reaches it ---------------------------------------------
 
   load(gpa: number): number {
-    return this.#guest.hart.memory.get(this.#reach(gpa, false, neither));
+    return this.guest.hart.memory.get(this.#reach(gpa, false, neither));
   }
 
   store(gpa: number, value: number): void {
     const at = this.#reach(gpa, true, () => this.#tables.store(gpa, value, null, this.#noting));
-    if (at >= 0) this.#guest.hart.memory.put(at, value);
+    if (at >= 0) this.guest.hart.memory.put(at, value);
   }
 
   page(page: number, write: boolean, instead: (host: number) => void): number {
@@ -187,7 +114,7 @@ export class ShadowPaging implements Paging {
   }
 
   readPtes(table: number, first: number, count: number): Uint32Array {
-    const { hart } = this.#guest;
+    const { hart } = this.guest;
     const entries = new Uint32Array(count);
     for (let n = 0; n < count; n++) {
       hart.countReference('pte-read');
@@ -199,7 +126,7 @@ export class ShadowPaging implements Paging {
 
   /** Stores like any others: those to tables that are shadowed, and in sync, trap. */
   writePtes(updates: readonly PteUpdate[]): void {
-    const { hart } = this.#guest;
+    const { hart } = this.guest;
     for (const { table, index, value } of updates) {
       hart.countReference('pte-write');
       hart.counters.add(E.pteWrites, 1);
@@ -213,7 +140,7 @@ export class ShadowPaging implements Paging {
 
   #entry(table: number, index: number): number {
     const gpa = table * PAGE_BYTES + index * 8;
-    if (gpa % 8 !== 0) this.#guest.stop(gpa);
+    if (gpa % 8 !== 0) this.guest.stop(gpa);
     return gpa;
   }
 
@@ -222,14 +149,14 @@ export class ShadowPaging implements Paging {
    * @param emulate does the store, if the page is guarded; false: it cannot
    */
   #reach(gpa: number, write: boolean, emulate: () => boolean): number {
-    const { hart } = this.#guest;
-    if (!(gpa >= 0 && gpa < 2 ** 32)) this.#guest.stop(gpa);
+    const { hart } = this.guest;
+    if (!(gpa >= 0 && gpa < 2 ** 32)) this.guest.stop(gpa);
     const vpn = DIRECT_VPN + (gpa >>> 12);
     for (;;) {
       const at = hart.supervisorAddress(gpa, write);
       if (at >= 0) return at;
-      if (this.#guest.resolve(vpn, write)) continue;
-      const filled = this.#guest.exit<Filled | 'done'>(
+      if (this.guest.resolve(vpn, write)) continue;
+      const filled = this.guest.exit<Filled | 'done'>(
         (result) => (result === 'done' ? 'store' : 'fault'),
         () => {
           const { is } = this.#tables.fill(vpn, write, true);
@@ -237,42 +164,42 @@ export class ShadowPaging implements Paging {
         },
       );
       if (filled === 'done') return -1;
-      if (filled === 'wait') this.#guest.block(gpa);
-      if (filled !== 'filled') this.#guest.stop(gpa);
+      if (filled === 'wait') this.guest.block(gpa);
+      if (filled !== 'filled') this.guest.stop(gpa);
     }
   }
 
   /** A guest's supervisor reaches user memory by its own root, which maps it too. */
   locate(vpn: number, write: boolean): number | null {
-    const { hart } = this.#guest;
+    const { hart } = this.guest;
     for (;;) {
       if (hart.translateUser(vpn, write)) return hart.ppn;
-      if (this.#guest.resolve(vpn, write)) continue;
-      const filled = this.#guest.exit('fault', () => this.#fillUser(vpn, write));
+      if (this.guest.resolve(vpn, write)) continue;
+      const filled = this.guest.exit('fault', () => this.#fillUser(vpn, write));
       if (filled === 'fault') return null;
-      if (filled === 'wait') this.#guest.block(vpn * PAGE_BYTES);
-      if (filled !== 'filled') this.#guest.stop(vpn * PAGE_BYTES);
+      if (filled === 'wait') this.guest.block(vpn * PAGE_BYTES);
+      if (filled !== 'filled') this.guest.stop(vpn * PAGE_BYTES);
     }
   }
 
   // ---- control registers: each an exit ----------------------------------------------------------
 
   setAddressSpace(root: number, asid: number): void {
-    this.#space = { root, asid };
-    this.#guest.exit('satp', () => {
+    this.asked = { root, asid };
+    this.guest.exit('satp', () => {
       this.#tables.use(root, asid);
     });
   }
 
   fence(asid: number | null, vpn: number | null): void {
-    this.#guest.exit('fence', () => {
+    this.guest.exit('fence', () => {
       this.#tables.fence(asid, vpn);
     });
   }
 
   timerWritten(): void {
-    this.#guest.exit('stimecmp', () => {
-      this.#state.machine.moveRegisters(1);
+    this.guest.exit('stimecmp', () => {
+      this.state.machine.moveRegisters(1);
     });
   }
 
@@ -298,38 +225,24 @@ export class ShadowPaging implements Paging {
     this.#tables.changed(page);
   }
 
-  /** A machine whose supervisor runs in user mode runs no guests. */
-  resolve(): boolean {
-    return false;
-  }
-
   ended(): void {
     this.#tables.end();
   }
 
   /** A handler begins that may be rolled back. */
-  space(): AddressSpace {
+  override space(): AddressSpace {
     this.#stored = false;
-    return this.#space;
+    return super.space();
   }
 
-  /** Its handler will be told the trap again, and has it: the hypervisor knows. */
-  restore(space: AddressSpace, program: Privilege | null): void {
-    this.#goesOn = runsOf(program);
-    this.#space = space;
-    this.#restored = true;
+  override restore(space: AddressSpace, program: Privilege | null): void {
+    super.restore(space, program);
     this.#forgets ||= this.#stored;
   }
 
-  renew(): void {
-    if (!this.#restored) return;
-    const { root, asid } = this.#space;
-    this.#guest.outside(() => {
-      if (this.#forgets || this.#tables.loose) this.#tables.forget();
-      this.#tables.use(root, asid);
-      this.#state.vm.put(this.#guest.vm, Vm.runs, this.#goesOn);
-    });
-    this.#restored = false;
+  protected remake({ root, asid }: AddressSpace): void {
+    if (this.#forgets || this.#tables.loose) this.#tables.forget();
+    this.#tables.use(root, asid);
     this.#forgets = false;
   }
 
