@@ -27,7 +27,8 @@ import { minimal } from '../../libos/minimal/minimal.ts';
 import { FreePages } from '../../libos/parts/free-pages.ts';
 import { leaves, violations } from './invariants.ts';
 import { at, END, HOLDS, info, keeper, RW } from './keeper.ts';
-import { type World, world } from './world.ts';
+import type { Host } from './host.ts';
+import { world } from './world.ts';
 
 const ASKED = 12;
 const LESS = 5; // what is asked for later
@@ -63,7 +64,7 @@ const broker = image('broker', (port) => new Broker(port));
 
 /** One guest, pages to spare on its host, and its kernel's tables as its memory has them. */
 class Scene {
-  readonly w: World;
+  readonly w: Host;
   readonly #kernel: Unikernel | Exokernel;
 
   constructor(kernel: Unikernel | Exokernel, images: readonly Image[]) {

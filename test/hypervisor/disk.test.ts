@@ -6,11 +6,10 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import { BLOCK_BYTES, NEVER, PAGE_BYTES } from '../../machine/units.ts';
 import { Cause, type Machine, type Supervisor, type Trap } from '../../kernel/supervisor.ts';
 import { REQUEST_SLOTS, Ring } from '../../kernel/hypervisor/device-page.ts';
-import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import { type Guest } from '../../kernel/hypervisor/hypervisor.ts';
 import {
   type DiskModel,
   DISKS,
@@ -20,9 +19,9 @@ import {
 } from '../../kernel/hypervisor/state.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
-import { hostPage } from '../machine/rigs.ts';
 import { Cell, program, Script } from '../machine/script.ts';
 import { violations } from './invariants.ts';
+import { host } from './host.ts';
 
 const CONFIG: HypervisorConfig = { sliceCycles: 7001, backing: 'touch', secondStage: '4KiB' };
 const PRIMES = 'minimal: 9592 primes below 100000\n';
@@ -103,30 +102,12 @@ function isMarked(medium: RamMedium, block: number): boolean {
 }
 
 function world(guests: readonly Guest[], config = CONFIG, storm = false, medium = marked()) {
-  const output = new Map<number, string>();
-  const machine = new PhysicalMachine({
-    pages: 1024,
-    images: [],
-    medium,
-    storm,
-    output: (channel, bytes) => {
-      output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
-    },
-  });
-  const hypervisor = new Hypervisor(config, guests);
-  machine.boot(hypervisor);
-  const vm = (row: number, word: number): number =>
-    machine.memory.get(hypervisor.state.vm.address(row, word));
+  const made = host(guests, config, { pages: 1024, medium, storm });
   /** A word of a guest's device page. */
   const page = (row: number, word: number): number =>
-    machine.memory.get(vm(row, Vm.ring) * PAGE_BYTES + word * 4);
-  /** Of guest 0: its cells and notes, wherever its pages are. */
-  const peek = (pa: number): number => {
-    const { memory } = machine;
-    const page = hostPage((at) => memory.get(at), vm(0, Vm.root), pa >>> 12);
-    return page < 0 ? 0 : memory.get(page * PAGE_BYTES + (pa & 4095));
-  };
-  return { machine, hypervisor, medium, output, vm, page, peek };
+    made.machine.memory.get(made.vm(row, Vm.ring) * PAGE_BYTES + word * 4);
+  // Of guest 0: its cells and notes, wherever its pages are.
+  return { ...made, medium, page, peek: made.peek(0) };
 }
 type World = ReturnType<typeof world>;
 

@@ -8,14 +8,14 @@ import { describe, expect, test } from 'vitest';
 
 import { virtualMachines } from '../../bench/virtual-machines.ts';
 import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import { Cause } from '../../kernel/supervisor.ts';
-import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import { type Guest } from '../../kernel/hypervisor/hypervisor.ts';
 import { Cpu, type HypervisorConfig } from '../../kernel/hypervisor/state.ts';
 import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { minimal } from '../../libos/minimal/minimal.ts';
 import { program, Script } from '../machine/script.ts';
 import { violations, watch } from './invariants.ts';
+import { host } from './host.ts';
 
 const PRIMES = 'minimal: 9592 primes below 100000\n';
 const CONFIG: HypervisorConfig = {
@@ -27,20 +27,9 @@ const CONFIG: HypervisorConfig = {
 const SWAPPING = { ...CONFIG, swap: { firstBlock: 64, blocks: 1000 } };
 
 function world(config: HypervisorConfig, pages = 400) {
-  const output = new Map<number, string>();
-  const machine = new PhysicalMachine({
-    pages,
-    images: [],
-    medium: new RamMedium(1100),
-    output: (channel, bytes) => {
-      output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
-    },
-  });
-  const hypervisor = new Hypervisor(config, []);
-  machine.boot(hypervisor);
-  watch(machine, hypervisor, 17);
-  const free = (): number => machine.memory.get(hypervisor.state.cpu.address(0, Cpu.free));
-  return { machine, hypervisor, output, free };
+  const made = host([], config, { pages, medium: new RamMedium(1100) });
+  watch(made.machine, made.hypervisor, 17);
+  return { ...made, free: () => made.cpu(Cpu.free) };
 }
 
 function good(channel: number, more: Partial<Guest> = {}): Guest {

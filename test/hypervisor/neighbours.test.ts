@@ -8,21 +8,20 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import { pte, PTE_V } from '../../machine/sv39.ts';
 import { PAGE_BYTES } from '../../machine/units.ts';
 import type { NeighbourPort } from '../../machine/machine.ts';
 import { Cause } from '../../kernel/supervisor.ts';
-import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
+import { type Guest } from '../../kernel/hypervisor/hypervisor.ts';
 import { Batch, Call } from '../../kernel/hypervisor/hypercalls.ts';
 import { Offer } from '../../kernel/hypervisor/neighbours.ts';
 import { Shared } from '../../kernel/hypervisor/page-types.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
-import { Cpu, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
-import { hostPage } from '../machine/rigs.ts';
+import { Cpu, type HypervisorConfig, VmState } from '../../kernel/hypervisor/state.ts';
 import { Cell, program, RO, RW, Script } from '../machine/script.ts';
 import { typeViolations, watchTypes } from './page-books.ts';
 import { violations } from './invariants.ts';
+import { type Host, host } from './host.ts';
 
 const CONFIG: HypervisorConfig = { sliceCycles: 4001, backing: 'touch', secondStage: '4KiB' };
 const PAGES = 96;
@@ -41,44 +40,13 @@ const guest = (supervisor: Script, body: Body, channel: number): Guest => ({
   translation: 'paravirt',
 });
 
-interface World {
-  readonly machine: PhysicalMachine;
-  readonly hypervisor: Hypervisor;
-  readonly state: (vm: number) => number;
-  readonly cpu: (word: number) => number;
-  readonly said: () => string;
-  readonly peek: (vm: number) => (gpa: number) => number;
-}
-
-function world(guests: readonly Guest[], rows = 3): World {
-  let said = '';
-  const machine = new PhysicalMachine({
-    pages: 1024,
-    images: [],
-    medium: new RamMedium(16),
-    output: (_channel, bytes) => (said += new TextDecoder().decode(bytes)),
-  });
-  const hypervisor = new Hypervisor({ ...CONFIG, rows }, guests);
-  machine.boot(hypervisor);
-  const { state } = hypervisor;
-  const get = (at: number): number => machine.memory.get(at);
-  return {
-    machine,
-    hypervisor,
-    said: () => said,
-    state: (vm) => get(state.vm.address(vm, Vm.state)),
-    cpu: (word) => get(state.cpu.address(0, word)),
-    peek: (vm) => (gpa) => {
-      const host = hostPage(get, get(state.vm.address(vm, Vm.root)), gpa >>> 12);
-      return host < 0 ? 0 : get(host * PAGE_BYTES + (gpa % PAGE_BYTES));
-    },
-  };
-}
+const world = (guests: readonly Guest[], rows = 3): Host =>
+  host(guests, { ...CONFIG, rows }, { pages: 1024, medium: new RamMedium(16) });
 
 /** What a guest does when its turn comes, and what came of it. */
 interface Turn {
   readonly who: number;
-  readonly act: (n: NeighbourPort, s: Script, w: World) => boolean | number;
+  readonly act: (n: NeighbourPort, s: Script, w: Host) => boolean | number;
 }
 const a = (act: Turn['act']): Turn => ({ who: A, act });
 const b = (act: Turn['act']): Turn => ({ who: B, act });
@@ -86,10 +54,10 @@ const b = (act: Turn['act']): Turn => ({ who: B, act });
 /** Two guests take turns, each in a handler of its own, and the books are held all the time. */
 function play(
   turns: readonly Turn[],
-  pause: { readonly after: number; readonly act: (w: World) => void } | null = null,
-): { readonly came: (boolean | number)[]; readonly w: World } {
+  pause: { readonly after: number; readonly act: (w: Host) => void } | null = null,
+): { readonly came: (boolean | number)[]; readonly w: Host } {
   const came: (boolean | number)[] = [];
-  const late: World[] = [];
+  const late: Host[] = [];
   let allowed = pause?.after ?? turns.length;
   /** Whether who is next has been stopped. */
   const isStuck = (): boolean => {
@@ -356,7 +324,7 @@ describe('grants', () => {
       ]);
       expect(came.slice(0, 4)).toEqual([true, true, 5, 5]);
       expect(w.state(1)).toBe(VmState.stopped);
-      expect(w.said()).toContain(why);
+      expect([...w.output.values()].join('')).toContain(why);
       expect([w.peek(0)(50 * PAGE_BYTES), w.state(0)]).toEqual([5, VmState.waiting]);
     }
   });
@@ -439,7 +407,7 @@ describe('grants', () => {
 
   test('an owner may end before who has mapped its page: till then it is nobody else’s', () => {
     let [limbo, free] = [-1, -1];
-    const end = (w: World): void => {
+    const end = (w: Host): void => {
       expect(w.hypervisor.destroy(0)).toBe(null);
       [limbo, free] = [w.cpu(Cpu.limbo), w.cpu(Cpu.free)];
     };
@@ -585,7 +553,7 @@ describe('random guests', () => {
 
 describe('an exchange', () => {
   /** A's program fills a page, B's program reads it: by what they share, in `rounds` rounds. */
-  function exchange(rounds: number): { readonly got: number[]; readonly w: World } {
+  function exchange(rounds: number): { readonly got: number[]; readonly w: Host } {
     const got: number[] = [];
     const [MINE, PORT] = [50, 3];
     /** Runs on when the other has signalled; who does not wait keeps the signal. */

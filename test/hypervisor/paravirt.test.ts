@@ -16,49 +16,16 @@ import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import { Batch, BATCH_MAX, Call } from '../../kernel/hypervisor/hypercalls.ts';
 import { Shared } from '../../kernel/hypervisor/page-types.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
-import { EXITS, type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/state.ts';
-import { hostPage } from '../machine/rigs.ts';
+import { EXITS, type HypervisorConfig, VmState } from '../../kernel/hypervisor/state.ts';
 import { Cell, program, RO, RW, Script } from '../machine/script.ts';
 import { typeViolations, watchTypes } from './page-books.ts';
+import { type Host, host } from './host.ts';
 
 const CONFIG: HypervisorConfig = { sliceCycles: 1e9, backing: 'populate', secondStage: '4KiB' };
 const PAGES = 128;
 const VA = 0x4000;
 
-interface World {
-  readonly machine: PhysicalMachine;
-  readonly hypervisor: Hypervisor;
-  readonly output: Map<number, string>;
-  state(vm: number): number;
-  /** A word of a guest, by its own address. */
-  peek(vm: number): (gpa: number) => number;
-}
-
-function world(guests: readonly Guest[], config: HypervisorConfig = CONFIG): World {
-  const output = new Map<number, string>();
-  const machine = new PhysicalMachine({
-    pages: 2048,
-    images: [],
-    medium: new RamMedium(64),
-    output: (channel, bytes) => {
-      output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
-    },
-  });
-  const hypervisor = new Hypervisor(config, guests);
-  machine.boot(hypervisor);
-  const { state } = hypervisor;
-  const get = (at: number): number => machine.memory.get(at);
-  return {
-    machine,
-    hypervisor,
-    output,
-    state: (vm) => get(state.vm.address(vm, Vm.state)),
-    peek: (vm) => (gpa) => {
-      const host = hostPage(get, get(state.vm.address(vm, Vm.root)), gpa >>> 12);
-      return host < 0 ? 0 : get(host * PAGE_BYTES + (gpa % PAGE_BYTES));
-    },
-  };
-}
+const world = (guests: readonly Guest[], config = CONFIG): Host => host(guests, config);
 
 type Body = Guest['images'][number];
 
@@ -250,7 +217,7 @@ const toucher = (steps: number): Body =>
   });
 
 /** Runs, holding the types after every exit. */
-function watched(w: World, vms: readonly number[]): void {
+function watched(w: Host, vms: readonly number[]): void {
   const wrong = watchTypes(w.machine, w.hypervisor, vms);
   w.machine.run(1e9);
   for (const vm of vms) expect(typeViolations(w.machine, w.hypervisor, vm)).toEqual([]);
@@ -293,8 +260,8 @@ describe('page types', () => {
   // ---- guests without sense ---------------------------------------------------------------------
 
   /** A valid guest beside which a spoiled one runs. */
-  function beside(harm: (s: Script, w: World) => void, calls = 3): World {
-    const late: World[] = [];
+  function beside(harm: (s: Script, w: Host) => void, calls = 3): Host {
+    const late: Host[] = [];
     const bad = guest(
       atCall((s, n) => {
         const [w] = late;
@@ -380,7 +347,7 @@ describe('page types', () => {
 
   const RESERVED = PTE_V | PTE_W | PTE_U;
   /** What it names, what it does, and what the hypervisor says of it. */
-  const refused: [string, (s: Script, w: World) => void, string?][] = [
+  const refused: [string, (s: Script, w: Host) => void, string?][] = [
     [
       'a root beyond its memory',
       (s) => s.machine.setAddressSpace({ root: PAGES, asid: 1 }),
@@ -637,7 +604,7 @@ describe('page types', () => {
   // ---- the batch --------------------------------------------------------------------------------
 
   /** Host address of a word of the batch of a guest. */
-  function batchOf(w: World, vm: number): (word: number) => number {
+  function batchOf(w: Host, vm: number): (word: number) => number {
     const paging = w.hypervisor.machines[vm]?.paging;
     const page = paging instanceof ParavirtPaging ? paging.types.shared(Shared.calls) : -1;
     return (word) => page * PAGE_BYTES + word * 4;
@@ -656,7 +623,7 @@ describe('page types', () => {
   ];
   test.each(lies)('a batch with %s stops the guest (HYP-18)', (_name, [count = 0, ...words]) => {
     const w = beside((_s, { machine: { memory }, ...rest }) => {
-      const at = batchOf({ machine: { memory }, ...rest } as World, 0);
+      const at = batchOf({ machine: { memory }, ...rest } as Host, 0);
       memory.put(at(Batch.count), count);
       words.forEach((word, n) => {
         memory.put(at(Batch.elements + n), word);
@@ -673,7 +640,7 @@ describe('page types', () => {
       yield* port.call(2);
     });
     const seen = (spoil: boolean): number[] => {
-      const late: World[] = [];
+      const late: Host[] = [];
       const script = atCall((s, n) => {
         if (n === 1) s.map(1, 4, RW, 40);
         else s.note(s.machine.load(40 * PAGE_BYTES));

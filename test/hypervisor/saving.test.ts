@@ -6,9 +6,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import { Exokernel } from '../../kernel/exokernel/exokernel.ts';
-import { type Guest, Hypervisor, type Refusal } from '../../kernel/hypervisor/hypervisor.ts';
+import { type Guest, type Refusal } from '../../kernel/hypervisor/hypervisor.ts';
 import { Cpu, type HypervisorConfig, Vm } from '../../kernel/hypervisor/state.ts';
 import { migrate } from '../../kernel/hypervisor/migration.ts';
 import type { Saved } from '../../kernel/hypervisor/saving.ts';
@@ -17,6 +16,7 @@ import { minimal } from '../../libos/minimal/minimal.ts';
 import { resumable } from '../../libos/minimal/resumable.ts';
 import { LONG } from '../tiers.ts';
 import { violations, watch } from './invariants.ts';
+import { type Host, host } from './host.ts';
 
 const LINE = 'resumable: 9592 primes below 100000\n';
 const CONFIG: HypervisorConfig = {
@@ -26,21 +26,10 @@ const CONFIG: HypervisorConfig = {
   rows: 5,
 };
 
-function world(config = CONFIG) {
-  const output = new Map<number, string>();
-  const machine = new PhysicalMachine({
-    pages: 900,
-    images: [],
-    medium: new RamMedium(1100),
-    output: (channel, bytes) => {
-      output.set(channel, (output.get(channel) ?? '') + new TextDecoder().decode(bytes));
-    },
-  });
-  const hypervisor = new Hypervisor(config, []);
-  machine.boot(hypervisor);
-  watch(machine, hypervisor, 101);
-  const cpu = (word: number): number => machine.memory.get(hypervisor.state.cpu.address(0, word));
-  return { machine, hypervisor, output, cpu };
+function world(config = CONFIG): Host {
+  const made = host([], config, { pages: 900, medium: new RamMedium(1100) });
+  watch(made.machine, made.hypervisor, 101);
+  return made;
 }
 
 const tenant = { image: 0, quota: 64, firstBlock: 0, blocks: 0 };

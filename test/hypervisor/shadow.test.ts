@@ -8,8 +8,6 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import { USER_LAYER } from '../../machine/counters.ts';
-import { RamMedium } from '../../machine/disk.ts';
-import { PhysicalMachine } from '../../machine/physical.ts';
 import {
   DIRECT_VPN,
   GIGAPAGE_PAGES,
@@ -31,36 +29,16 @@ import { type HypervisorConfig, Vm, VmState } from '../../kernel/hypervisor/stat
 import { hostPage } from '../machine/rigs.ts';
 import { LONG } from '../tiers.ts';
 import { program, RO, RW, Script } from '../machine/script.ts';
+import { type Host, host } from './host.ts';
 
 const CONFIG: HypervisorConfig = { sliceCycles: 1e9, backing: 'populate', secondStage: '4KiB' };
 const PAGES = 128;
 
-interface World {
-  readonly machine: PhysicalMachine;
-  readonly hypervisor: Hypervisor;
-  state(vm: number): number;
-}
-
-function world(
+const world = (
   guests: readonly Guest[],
-  config: HypervisorConfig = CONFIG,
-  hardware: {
-    readonly tlbSets?: number;
-    readonly walkCaches?: boolean;
-    readonly pages?: number;
-  } = {},
-): World {
-  const machine = new PhysicalMachine({
-    pages: 2048,
-    images: [],
-    medium: new RamMedium(64),
-    ...hardware,
-  });
-  const hypervisor = new Hypervisor(config, guests);
-  machine.boot(hypervisor);
-  const { state } = hypervisor;
-  return { machine, hypervisor, state: (vm) => machine.memory.get(state.vm.address(vm, Vm.state)) };
-}
+  config = CONFIG,
+  hardware: Parameters<typeof host>[2] = {},
+): Host => host(guests, config, hardware);
 
 const guest = (
   supervisor: Script,
@@ -93,7 +71,7 @@ function guestLeaf(peek: (gpa: number) => number, root: number, vpn: number): nu
 }
 
 /** Violations of what shadow tables owe, in words. */
-function violations({ machine, hypervisor }: World, vm: number): string[] {
+function violations({ machine, hypervisor }: Host, vm: number): string[] {
   const paging = hypervisor.machines[vm]?.paging;
   if (!(paging instanceof ShadowPaging)) return [];
   const get = (at: number): number => machine.memory.get(at);
@@ -138,7 +116,7 @@ function violations({ machine, hypervisor }: World, vm: number): string[] {
 }
 
 /** Runs, looking at the tables whenever the hypervisor gives the hart back. */
-function watched(w: World, vms: readonly number[]): string[] {
+function watched(w: Host, vms: readonly number[]): string[] {
   const wrong: string[] = [];
   w.machine.hart.listener = (event) => {
     if (event.what !== 'exit' && !(event.what === 'return' && event.level === 0)) return;

@@ -14,7 +14,8 @@ import { Unikernel } from '../../kernel/unikernel/unikernel.ts';
 import { program, Script } from '../machine/script.ts';
 import { violations } from './invariants.ts';
 import { HOLDS, keeper } from './keeper.ts';
-import { type World, world } from './world.ts';
+import type { Host } from './host.ts';
+import { world } from './world.ts';
 
 const SPARE = 420; // pages beside the hypervisor's own
 const BALLOON: Partial<HypervisorConfig> = { taking: 'balloon' };
@@ -72,7 +73,7 @@ class Grower {
 }
 
 /** The policy's books, beside what invariants.ts holds at each exit. */
-function books(w: World): string[] {
+function books(w: Host): string[] {
   const wrong = violations(w.machine, w.hypervisor);
   let asked = 0;
   for (let vm = 0; vm < w.hypervisor.state.vm.rows; vm++) {
@@ -88,7 +89,7 @@ function books(w: World): string[] {
 }
 
 interface Scene {
-  readonly w: World;
+  readonly w: Host;
   readonly grower: Grower;
   readonly run: (cycles: number) => void;
 }
@@ -100,7 +101,7 @@ function scene(guests: readonly Guest[], config = BALLOON, spare = SPARE): Scene
   };
   return { w, grower, run };
 }
-const said = (w: World, channel: number): string => w.output.get(channel) ?? '';
+const said = (w: Host, channel: number): string => w.output.get(channel) ?? '';
 
 describe('below the soft mark', () => {
   /** Two keepers have settled; then a third guest takes what is free but `left` pages. */
