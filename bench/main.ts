@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { bulk, loads } from './accesses.ts';
 import { onBoard } from './board.ts';
 import { environments } from './environments.ts';
-import { inProcesses } from './processes.ts';
+import { inProcesses, NONE } from './processes.ts';
 import { program } from './program.ts';
 import { systems } from './systems.ts';
 
@@ -29,9 +29,9 @@ interface Goal {
 const HEAP_NOISE = 0.5; // bytes a hit: the counters themselves allocate now and then
 
 function measure(): { goals: Goal[]; figures: [what: string, value: string][] } {
-  const [checkInGenerator, checkInHelper] = inProcesses('checks');
-  const [thousand, hundredThousand] = inProcesses('switches');
-  const [[physical, virtual]] = inProcesses('supervisor');
+  const [checkInGenerator = NONE, checkInHelper = NONE] = inProcesses('checks');
+  const [thousand = NONE, hundredThousand = NONE] = inProcesses('switches');
+  const [[physical, virtual] = NONE] = inProcesses('supervisor');
   const load = onBoard(loads);
   const copy = onBoard(bulk);
   const whole = onBoard(program);

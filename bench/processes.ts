@@ -34,34 +34,29 @@ const MEASURES = {
   },
   supervisor: (): readonly Pair[] => {
     const { physical, virtual } = supervisorLoads();
-    return [
-      [physical, virtual],
-      [virtual, physical],
-    ];
+    return [[physical, virtual]];
   },
 };
 
-/** The two pairs of a measure, each from the process whose ratio is the median. */
-export function inProcesses(measure: keyof typeof MEASURES): readonly [Pair, Pair] {
-  const first: Pair[] = [];
-  const second: Pair[] = [];
-  for (let n = 0; n < PROCESSES; n++) {
+/** The pairs of a measure, each from the process whose ratio is the median. */
+export function inProcesses(measure: keyof typeof MEASURES): readonly Pair[] {
+  const runs = Array.from({ length: PROCESSES }, () => {
     const args = [...process.execArgv, FILE, measure];
-    const printed = execFileSync(process.execPath, args, { encoding: 'utf8' });
-    const [a = NaN, b = NaN, c = NaN, d = NaN] = printed.trim().split(',').map(Number);
-    first.push([a, b]);
-    second.push([c, d]);
-  }
-  return [middle(first), middle(second)];
+    return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' })) as Pair[];
+  });
+  return (runs[0] ?? []).map((_, n) => middle(runs.map((pairs) => pairs[n] ?? NONE)));
 }
+
+/** What a process did not measure: no goal is met by it. */
+export const NONE: Pair = [NaN, NaN];
 
 function middle(pairs: readonly Pair[]): Pair {
   const ratio = ([a, b]: Pair): number => a / b;
   const wanted = median(pairs.map(ratio));
-  return pairs.find((pair) => ratio(pair) === wanted) ?? [NaN, NaN];
+  return pairs.find((pair) => ratio(pair) === wanted) ?? NONE;
 }
 
 if (process.argv[1] === FILE) {
   const measure = Object.entries(MEASURES).find(([name]) => name === process.argv[2]);
-  console.log(measure?.[1]().flat().join(','));
+  console.log(JSON.stringify(measure?.[1]() ?? []));
 }

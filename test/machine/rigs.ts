@@ -97,6 +97,22 @@ export function busyGuest(cycles: number): { supervisor: Script; images: Image[]
   return { supervisor, images: [spin] };
 }
 
+/** The hardware below virtual machines, and what channel CHANNEL of it wrote. */
+function hostOf(pages: number, seed: number | undefined, storm: boolean) {
+  const bytes: number[] = [];
+  const physical = new PhysicalMachine({
+    pages,
+    images: [],
+    seed: seed ?? 1,
+    medium: new RamMedium(BLOCKS + 16),
+    output: (channel, sent) => {
+      if (channel === CHANNEL) bytes.push(...sent);
+    },
+    storm,
+  });
+  return { physical, output: () => bytes };
+}
+
 export function virtualMaker(
   name: string,
   hypervisor: Pick<HypervisorConfig, 'backing' | 'secondStage'>,
@@ -116,17 +132,7 @@ export function virtualMaker(
     virtual: true,
     paravirtual: modes.translation === 'paravirt',
     make: ({ supervisor, images, seed }) => {
-      const bytes: number[] = [];
-      const physical = new PhysicalMachine({
-        pages: 4 * GUEST_PAGES,
-        images: [],
-        seed: seed ?? 1,
-        medium: new RamMedium(BLOCKS + 16),
-        output: (channel, sent) => {
-          if (channel === CHANNEL) bytes.push(...sent);
-        },
-        storm: modes.storm === true,
-      });
+      const { physical, output } = hostOf(4 * GUEST_PAGES, seed, modes.storm === true);
       const { translation = 'nested', shadowPages = 48, disk = 'emulated' } = modes;
       const guest = {
         supervisor,
@@ -161,7 +167,7 @@ export function virtualMaker(
           const host = hostPage((at) => memory.get(at), memory.get(secondStage), pa >>> 12);
           return host < 0 ? 0 : memory.get(host * PAGE_BYTES + (pa % PAGE_BYTES));
         },
-        output: () => bytes,
+        output,
         level: 1,
       };
     },
@@ -187,17 +193,7 @@ export function nestedMaker(
     restarts: inner.restarts === true || outer.restarts === true,
     virtual: true,
     make: ({ supervisor, images, seed }) => {
-      const bytes: number[] = [];
-      const physical = new PhysicalMachine({
-        pages: 10 * GUEST_PAGES,
-        images: [],
-        seed: seed ?? 1,
-        medium: new RamMedium(BLOCKS + 16),
-        output: (channel, sent) => {
-          if (channel === CHANNEL) bytes.push(...sent);
-        },
-        storm: modes.storm === true,
-      });
+      const { physical, output } = hostOf(10 * GUEST_PAGES, seed, modes.storm === true);
       const { translation = 'nested' } = inner;
       const guest = {
         supervisor,
@@ -244,7 +240,7 @@ export function nestedMaker(
         physical,
         run: (deadline = NEVER) => physical.run(deadline),
         peek,
-        output: () => bytes,
+        output,
         level: 2,
       };
     },
