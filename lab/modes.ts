@@ -13,7 +13,7 @@ import { TABLE_BLOCKS } from '../kernel/exokernel/extents.ts';
 import { composedCost } from '../kernel/hypervisor/composed.ts';
 import { Hypervisor, shadowPool } from '../kernel/hypervisor/hypervisor.ts';
 import type { Translation } from '../kernel/hypervisor/life.ts';
-import { paravirtCost } from '../kernel/hypervisor/page-types.ts';
+import { paravirtCost } from '../kernel/hypervisor/paravirt-pages.ts';
 import { shadowCost } from '../kernel/hypervisor/shadow-tables.ts';
 import type { DiskModel, HypervisorConfig } from '../kernel/hypervisor/state.ts';
 import type { Supervisor, Tenant } from '../kernel/supervisor.ts';

@@ -35,7 +35,8 @@ import {
 import { Neighbours } from './neighbours.ts';
 import { takeComposed } from './composed.ts';
 import { NestedPaging } from './nested.ts';
-import { PageTypes, takeParavirt } from './page-types.ts';
+import { PageTypes } from './page-types.ts';
+import { takeParavirt } from './paravirt-pages.ts';
 import { isPassed, listen, registersOf, wake } from './passthrough.ts';
 import { back, Backing, giveUp } from './pages.ts';
 import { admitParavirt, ParavirtPaging } from './paravirt.ts';

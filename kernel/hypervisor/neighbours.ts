@@ -13,7 +13,8 @@
 import { PAGE_BYTES } from '../../machine/units.ts';
 import { Table } from '../supervisor.ts';
 import { unpin } from './free-pages.ts';
-import { type PageTypes, Shared } from './page-types.ts';
+import type { PageTypes } from './page-types.ts';
+import { Shared } from './paravirt-pages.ts';
 import { handOver } from './pages.ts';
 import { interrupt } from './slices.ts';
 import { Page, type State, Vm } from './state.ts';

@@ -10,9 +10,8 @@
  * own numbers come back). That derived pin makes going back to an address space cheap.
  *
  * The guest's supervisor runs in user mode, with 64-bit addresses, its programs with 32-bit ones
- * (sstatus.UXL): so both can use one root, of which the upper half is the hypervisor's: the direct
- * map of the guest's pages, where tables are missing so that what touches them traps; a window in
- * which all can be read; and pages that guest and hypervisor share.
+ * (sstatus.UXL): so both can use one root, of which the upper half is the hypervisor's
+ * (paravirt-pages.ts). In its direct map tables are missing, so that what touches them traps.
  *
  * No number of a guest is trusted. Owed: counts equal what a walk of all tables finds, no table can
  * be written but through here, and an entry names only pages of the guest.
@@ -22,7 +21,6 @@ import {
   DIRECT_INDEX,
   DIRECT_VPN,
   ENTRIES,
-  GIGAPAGE_PAGES,
   isLeaf,
   pte,
   PTE_A,
@@ -40,19 +38,20 @@ import { type Machine, type PteUpdate, Table } from '../supervisor.ts';
 import { giveRun, takeRun } from './free-pages.ts';
 import { back, Backing, hostPage, isVacant } from './pages.ts';
 import { BARE } from './paging.ts';
+import {
+  type ParavirtPages,
+  READ,
+  Shared,
+  SHARED_INDEX,
+  upperHalf,
+  View,
+  viewsOf,
+  WINDOW_INDEX,
+  WRITE,
+  writeUpperHalf,
+} from './paravirt-pages.ts';
+import { giveRuns } from './runs.ts';
 import { Page, PageKind, type State, Type, TypeRow, Vm } from './state.ts';
-
-/**
- * Words of a view: where a program may read a table, it reads a copy with the guest's own numbers,
- * which follows each update. The page stays the view's when nobody wants it any more: a TLB may
- * remember it.
- */
-const View = {
-  host: 0, // its page; 0: none yet
-  where: 1, // table << 9 | index of the leaf that maps it
-  next: 2, // view + 1, of the same table; of a free one: the next free
-  words: 3,
-} as const;
 
 const levelOf = (type: number): number => type - Type.leaf;
 const isTable = (type: number): boolean => type >= Type.leaf && type <= Type.root;
@@ -69,96 +68,11 @@ const Control = {
 
 const SPACES = 64; // ASIDs of the host for a guest: an ASID's place is it modulo this
 
-// The upper half of every root, and of the one for translation off.
-const WINDOW_INDEX = DIRECT_INDEX + 4;
-const SHARED_INDEX = DIRECT_INDEX + 5;
-/** All pages of the guest, to be read. */
-export const WINDOW_VPN = DIRECT_VPN + 4 * GIGAPAGE_PAGES;
-/** What guest and hypervisor share: the pages of `Shared`. */
-export const SHARED_VPN = DIRECT_VPN + 5 * GIGAPAGE_PAGES;
-export const Shared = {
-  calls: 0, // the batch of hypercalls: the guest writes it
-  events: 1, // pending and masked events: both write it
-  time: 2, // the guest reads it: a record of stolen time
-  grants: 3, // what the guest offers its neighbours: it writes it
-  // A bit for each guest page: whether it is a table. Then the guest page of each host page.
-  types: 4,
-} as const;
-
 /** What the guest is told is behind a host page that is no page of its own. */
 export const Foreign = { direct: -1, own: -2 } as const;
 
 /** What writeDirectMap writes, beside G. */
 const DIRECT_LEAF = PTE_V | PTE_R | PTE_W | PTE_A | PTE_D;
-const READ = PTE_V | PTE_R | PTE_U | PTE_A;
-const WRITE = READ | PTE_W | PTE_D;
-
-/** The most guest pages: their tables and rows are runs of at most 512 pages. */
-export const PARAVIRT_PAGES_MAX = 2 ** 16;
-
-const typePages = (pages: number): number => Math.ceil(pages / 32 / 1024);
-/** Where the guest page of each host page stands, in Shared. */
-export const framesAt = (pages: number): number => Shared.types + typePages(pages);
-
-/** Views that there can be at a time. */
-const viewsOf = (pages: number): number => Math.max(64, pages / 16);
-
-/** Pages of each run that a guest takes. */
-const runsOf = (pages: number, hostPages: number): Record<RunName, number> => {
-  const frames = Math.ceil(hostPages / 1024);
-  return {
-    direct: Math.ceil(pages / ENTRIES),
-    window: Math.ceil(pages / ENTRIES),
-    shared: Math.ceil((framesAt(pages) + frames) / ENTRIES),
-    tops: 4, // the tables above those three, and the root for translation off
-    scratch: 2,
-    calls: Shared.types, // the pages before that
-    types: typePages(pages),
-    frames,
-    rows: Math.ceil((pages * TypeRow.words) / 1024),
-    views: Math.ceil((viewsOf(pages) * View.words) / 1024),
-    control: 1,
-    links: 2, // to neighbours
-  };
-};
-type RunName =
-  | 'direct'
-  | 'window'
-  | 'shared'
-  | 'tops'
-  | 'scratch'
-  | 'calls'
-  | 'types'
-  | 'frames'
-  | 'rows'
-  | 'views'
-  | 'control'
-  | 'links';
-
-/** First page of each run, taken for a guest. */
-export type ParavirtPages = Readonly<Record<RunName, number>>;
-
-/** Host pages that a guest of `pages` pages takes beside them. */
-export const paravirtCost = (pages: number, hostPages: number): number =>
-  Object.values(runsOf(pages, hostPages)).reduce((sum, count) => sum + count, 0);
-
-/** Takes them, charged to the guest; null if there is no room. */
-export function takeParavirt(state: State, vm: number): ParavirtPages | null {
-  const runs = Object.entries(runsOf(state.vm.get(vm, Vm.pages), state.machine.pages));
-  const taken: Partial<Record<RunName, number>> = {};
-  for (const [n, [name, count]] of runs.entries()) {
-    const first = takeRun(state, vm, count);
-    if (first < 0) {
-      for (const [other, size] of runs.slice(0, n)) {
-        giveRun(state, vm, taken[other as RunName] ?? 0, size);
-      }
-      return null;
-    }
-    taken[name as RunName] = first;
-  }
-  return taken as ParavirtPages;
-}
-
 /** Why a guest is stopped, for the message that says so. */
 const REASONS = [
   '',
@@ -206,69 +120,29 @@ export class PageTypes {
     this.#firstAsid = firstAsid;
     const pages = state.vm.get(vm, Vm.pages);
     this.#pages = pages;
-    this.#row = new Table(machine, taken.rows, pages, TypeRow.words);
-    this.#types = new Table(machine, taken.types, Math.ceil(pages / 32), 1);
-    this.#frames = new Table(machine, taken.frames, machine.pages, 1);
-    this.#view = new Table(machine, taken.views, Math.floor(viewsOf(pages)), View.words);
+    this.#row = new Table(machine, taken.rows.first, pages, TypeRow.words);
+    this.#types = new Table(machine, taken.types.first, Math.ceil(pages / 32), 1);
+    this.#frames = new Table(machine, taken.frames.first, machine.pages, 1);
+    this.#view = new Table(machine, taken.views.first, Math.floor(viewsOf(pages)), View.words);
     for (let view = 0; view < this.#view.rows; view++) {
       this.#view.put(view, View.next, view + 1 < this.#view.rows ? view + 2 : 0);
     }
-    this.#control = new Table(machine, taken.control, 1, Control.words);
+    this.#control = new Table(machine, taken.control.first, 1, Control.words);
     this.#control.put(0, Control.views, 1);
-    this.#spaces = new Table(machine, taken.control, SPACES + Control.words, 1);
+    this.#spaces = new Table(machine, taken.control.first, SPACES + Control.words, 1);
     this.#control.put(0, Control.root, BARE + 2);
     this.#control.put(0, Control.asid, firstAsid);
     this.#control.put(0, Control.epoch, 1);
-    this.#link();
-    state.vm.put(vm, Vm.typed, taken.rows);
+    writeUpperHalf(machine, pages, taken);
+    this.#frames.put(taken.tops.first, 0, Foreign.direct);
+    this.#frames.put(taken.tops.first + 1, 0, Foreign.own);
+    this.#frames.put(taken.tops.first + 2, 0, Foreign.own);
+    state.vm.put(vm, Vm.typed, taken.rows.first);
     state.vm.put(vm, Vm.clock, this.shared(Shared.time) * PAGE_BYTES);
     for (let page = 0; page < pages; page++) {
       const host = hostPage(state, vm, page);
       if (host >= 0) this.#enter(page, host);
     }
-  }
-
-  /** The upper half, once for all roots; and the root for translation off. */
-  #link(): void {
-    const { direct, window, shared, tops, calls, types, frames } = this.#taken;
-    const runs = runsOf(this.#pages, this.#machine.pages);
-    const updates: PteUpdate[] = [];
-    const below = (top: number, first: number, count: number): void => {
-      for (let n = 0; n < count; n++) {
-        updates.push({ table: tops + top, index: n, value: pte(first + n, PTE_V) });
-      }
-    };
-    below(0, direct, runs.direct);
-    below(1, window, runs.window);
-    below(2, shared, runs.shared);
-    const share = (at: number, first: number, count: number, flags: number): void => {
-      for (let n = 0; n < count; n++) {
-        const table = shared + Math.floor((at + n) / ENTRIES);
-        updates.push({ table, index: (at + n) % ENTRIES, value: pte(first + n, flags) });
-      }
-    };
-    share(Shared.calls, calls, 1, WRITE);
-    share(Shared.events, calls + Shared.events, 1, WRITE);
-    share(Shared.time, calls + Shared.time, 1, READ);
-    share(Shared.grants, calls + Shared.grants, 1, WRITE);
-    share(Shared.types, types, runs.types, READ);
-    share(framesAt(this.#pages), frames, runs.frames, READ);
-    const bare = tops + 3;
-    // Translation off: the lower half is the direct map, too.
-    updates.push({ table: bare, index: 0, value: pte(tops, PTE_V) });
-    updates.push({ table: bare, index: DIRECT_INDEX, value: pte(tops, PTE_V) });
-    this.#machine.writePtes([...updates, ...this.#upper(bare)]);
-    this.#frames.put(tops, 0, Foreign.direct);
-    this.#frames.put(tops + 1, 0, Foreign.own);
-    this.#frames.put(tops + 2, 0, Foreign.own);
-  }
-
-  #upper(root: number): PteUpdate[] {
-    const { tops } = this.#taken;
-    return [
-      { table: root, index: WINDOW_INDEX, value: pte(tops + 1, PTE_V) },
-      { table: root, index: SHARED_INDEX, value: pte(tops + 2, PTE_V) },
-    ];
   }
 
   /** The guest is gone: so is all that was kept of it. */
@@ -277,10 +151,7 @@ export class PageTypes {
       const host = this.#view.get(view, View.host);
       if (host !== 0) giveRun(this.#state, this.#vm, host, 1);
     }
-    const runs = runsOf(this.#pages, this.#machine.pages);
-    for (const [name, count] of Object.entries(runs)) {
-      giveRun(this.#state, this.#vm, this.#taken[name as RunName], count);
-    }
+    giveRuns(this.#state, this.#vm, Object.values(this.#taken));
     this.#state.vm.put(this.#vm, Vm.typed, 0);
     this.#state.vm.put(this.#vm, Vm.clock, 0);
     this.#machine.fence();
@@ -288,12 +159,12 @@ export class PageTypes {
 
   /** Two pages for what is written down of its neighbours. */
   get links(): number {
-    return this.#taken.links;
+    return this.#taken.links.first;
   }
 
   /** Host page of the n-th page of Shared, of the first ones. */
   shared(n: number): number {
-    return this.#taken.calls + n;
+    return this.#taken.calls.first + n;
   }
 
   // ---- which page is behind which ---------------------------------------------------------------
@@ -301,8 +172,8 @@ export class PageTypes {
   #enter(page: number, host: number): void {
     const [table, index] = [page >>> 9, page & 511];
     this.#machine.writePtes([
-      { table: this.#taken.window + table, index, value: pte(host, READ) },
-      { table: this.#taken.direct + table, index, value: pte(host, WRITE) },
+      { table: this.#taken.window.first + table, index, value: pte(host, READ) },
+      { table: this.#taken.direct.first + table, index, value: pte(host, WRITE) },
     ]);
     this.#frames.put(host, 0, page + 1);
   }
@@ -310,7 +181,8 @@ export class PageTypes {
   /** Host page behind a guest page; -1 if there is none. */
   behind(page: number): number {
     if (page >= this.#pages) return -1;
-    const entry = this.#machine.readPtes(this.#taken.window + (page >>> 9), page & 511, 1)[0] ?? 0;
+    const entry =
+      this.#machine.readPtes(this.#taken.window.first + (page >>> 9), page & 511, 1)[0] ?? 0;
     return entry === 0 ? -1 : ptePpn(entry);
   }
 
@@ -343,8 +215,8 @@ export class PageTypes {
     assert(this.#row.get(page, TypeRow.refs) === 0, 'page types: a page that goes is not in use');
     const [table, index] = [page >>> 9, page & 511];
     this.#machine.writePtes([
-      { table: this.#taken.window + table, index, value: 0 },
-      { table: this.#taken.direct + table, index, value: 0 },
+      { table: this.#taken.window.first + table, index, value: 0 },
+      { table: this.#taken.direct.first + table, index, value: 0 },
     ]);
     this.#frames.put(host, 0, 0);
     this.#flush();
@@ -375,7 +247,7 @@ export class PageTypes {
     this.#row.put(page, TypeRow.type, Type.foreign);
     this.#row.put(page, TypeRow.more, write ? 1 : 0);
     if (write) return;
-    const [table, index] = [this.#taken.direct + (page >>> 9), page & 511];
+    const [table, index] = [this.#taken.direct.first + (page >>> 9), page & 511];
     this.#machine.writePtes([{ table, index, value: pte(host, READ) }]);
   }
 
@@ -604,7 +476,7 @@ export class PageTypes {
     this.#row.put(page, TypeRow.type, type);
     this.#count(page, 1, 1);
     this.#setTyped(page, true);
-    const [table, at] = [this.#taken.direct + (page >>> 9), page & 511];
+    const [table, at] = [this.#taken.direct.first + (page >>> 9), page & 511];
     this.#machine.writePtes([{ table, index: at, value: 0 }]);
     this.#machine.fence(undefined, DIRECT_VPN + page);
     this.#forgotten(page);
@@ -625,7 +497,7 @@ export class PageTypes {
       }
       updates.push({ table: host, index, value });
     }
-    if (level === 2) updates.push(...this.#upper(host));
+    if (level === 2) updates.push(...upperHalf(host, this.#taken));
     this.#machine.writePtes(updates);
     return true;
   }
@@ -651,7 +523,7 @@ export class PageTypes {
   #plain(page: number): void {
     this.#row.put(page, TypeRow.type, Type.none);
     this.#setTyped(page, false);
-    const [table, index] = [this.#taken.direct + (page >>> 9), page & 511];
+    const [table, index] = [this.#taken.direct.first + (page >>> 9), page & 511];
     this.#machine.writePtes([{ table, index, value: pte(this.behind(page), WRITE) }]);
   }
 
@@ -692,7 +564,7 @@ export class PageTypes {
     if (index !== DIRECT_INDEX || (entry & ~PTE_G) >>> 0 !== pte(0, DIRECT_LEAF)) {
       return this.#bad('the upper half of a root is not its own, but for the direct map');
     }
-    return pte(this.#taken.tops, PTE_V | (entry & PTE_G));
+    return pte(this.#taken.tops.first, PTE_V | (entry & PTE_G));
   }
 
   /** An entry as the guest wrote it, A and D as hardware has set them since. */
@@ -779,14 +651,14 @@ export class PageTypes {
 
   /** A copy of a table as the guest wrote it, on a page of the hypervisor's. */
   copy(page: number): number {
-    const to = this.#taken.scratch;
+    const to = this.#taken.scratch.first;
     this.#write(page, to, (entry) => entry);
     return to;
   }
 
   /** A table in use is overwritten as a whole, with what `fill` puts on a page. */
   replace(page: number, fill: (host: number) => void): boolean {
-    const from = this.#taken.scratch + 1;
+    const from = this.#taken.scratch.first + 1;
     fill(from);
     const host = this.behind(page);
     const level = levelOf(this.#row.get(page, TypeRow.type));
@@ -826,7 +698,7 @@ export class PageTypes {
   root(): { readonly root: number; readonly asid: number } {
     const root = this.#control.get(0, Control.root) - 2;
     const asid = this.#control.get(0, Control.asid);
-    return { root: root === BARE ? this.#taken.tops + 3 : this.behind(root), asid };
+    return { root: root === BARE ? this.#taken.tops.first + 3 : this.behind(root), asid };
   }
 
   /** sfence.vma of the guest. */
@@ -856,7 +728,11 @@ export class PageTypes {
     /** pages that show tables: which table, and where they are mapped */
     readonly views: readonly { readonly host: number; readonly page: number }[];
   } {
-    const { direct, window, types } = this.#taken;
+    const [direct, window, types] = [
+      this.#taken.direct.first,
+      this.#taken.window.first,
+      this.#taken.types.first,
+    ];
     const entry = (run: number, page: number): number =>
       get((run + (page >>> 9)) * PAGE_BYTES + (page & 511) * 8) >>> 0;
     const row = (page: number, column: number): number => get(this.#row.address(page, column));

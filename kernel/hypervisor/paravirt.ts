@@ -19,16 +19,8 @@ import type { Regime } from '../../machine/walker.ts';
 import type { Context, PteUpdate, Trap } from '../supervisor.ts';
 import { ALL, Batch, BATCH_MAX, Call, ELEMENT, MARKS, runBatch } from './hypercalls.ts';
 import { type Ask, Events, type Neighbours, Offer, OfferFlag, OFFERS } from './neighbours.ts';
-import {
-  canonical,
-  framesAt,
-  type PageTypes,
-  PARAVIRT_PAGES_MAX,
-  Shared,
-  SHARED_VPN,
-  type Touched,
-  WINDOW_VPN,
-} from './page-types.ts';
+import { canonical, type PageTypes, type Touched } from './page-types.ts';
+import { framesAt, PARAVIRT_PAGES_MAX, Shared, SHARED_VPN, WINDOW_VPN } from './paravirt-pages.ts';
 import { Deprivileged } from './deprivileged.ts';
 import { type Guest, type Refusal, refuse } from './life.ts';
 import type { AddressSpace, Answered, GuestPort, Paging } from './paging.ts';

@@ -15,7 +15,7 @@ import { Cause } from '../../kernel/supervisor.ts';
 import { type Guest } from '../../kernel/hypervisor/hypervisor.ts';
 import { Batch, Call } from '../../kernel/hypervisor/hypercalls.ts';
 import { Offer } from '../../kernel/hypervisor/neighbours.ts';
-import { Shared } from '../../kernel/hypervisor/page-types.ts';
+import { Shared } from '../../kernel/hypervisor/paravirt-pages.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
 import { Cpu, type HypervisorConfig, VmState } from '../../kernel/hypervisor/state.ts';
 import { Cell, program, RO, RW, Script } from '../machine/script.ts';

@@ -14,7 +14,7 @@ import { PAGE_BYTES } from '../../machine/units.ts';
 import { Cause } from '../../kernel/supervisor.ts';
 import { type Guest, Hypervisor } from '../../kernel/hypervisor/hypervisor.ts';
 import { Batch, BATCH_MAX, Call } from '../../kernel/hypervisor/hypercalls.ts';
-import { Shared } from '../../kernel/hypervisor/page-types.ts';
+import { Shared } from '../../kernel/hypervisor/paravirt-pages.ts';
 import { ParavirtPaging } from '../../kernel/hypervisor/paravirt.ts';
 import { EXITS, type HypervisorConfig, VmState } from '../../kernel/hypervisor/state.ts';
 import { Cell, program, RO, RW, Script } from '../machine/script.ts';
